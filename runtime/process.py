@@ -1,0 +1,164 @@
+"""A process: caches filled once by lists and then by kopf's watches, controllers, leadership, resync, probes.
+
+kopf (https://docs.kopf.dev) does the watching, the login and the liveness endpoint; its `on.event` handlers are
+doorbells that keep no state in the objects. Of a watch that broke and was listed anew kopf does not tell what was
+deleted meanwhile, hence the periodic resync, whose list is compared with the cache.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import signal
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import kopf
+
+from runtime.cache import Cache
+from runtime.client import ApiError, Client
+from runtime.cluster import Cluster, trimmed
+from runtime.controller import Controller
+from runtime.leader import Lease
+
+log = logging.getLogger(__name__)
+
+Task = Callable[[], Awaitable[None]]
+
+
+@dataclass
+class Process:
+    """What runs: `controllers` and `tasks` only while leading (if there is a `lease`), `always` from the start."""
+
+    cluster: Cluster
+    controllers: Sequence[Controller]
+    tasks: Sequence[Task] = ()
+    always: Sequence[Task] = ()
+    lease: Lease | None = None
+    liveness: str | None = None
+    resync_every: float = 600
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self) -> None:
+        """Runs until SIGTERM or SIGINT, or until a part fails, which ends the process: it is started anew clean."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        work = asyncio.create_task(self._run())
+        waiter = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({work, waiter}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiter.cancel()
+            work.cancel()
+            results = await asyncio.gather(work, return_exceptions=True)
+        if self.lease is not None and stop.is_set():
+            await self.lease.release()
+        for result in results:
+            if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
+                raise result
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for task in self.always:
+                group.create_task(_as_coroutine(task))
+            await self._prime()
+            by_namespace: dict[str | None, list[Cache[Any]]] = defaultdict(list)
+            for cache in self.cluster.caches.values():
+                by_namespace[cache.namespace].append(cache)
+            first = True
+            for namespace, caches in by_namespace.items():
+                endpoint = self.liveness if first else None
+                group.create_task(_watch(self.cluster.client, namespace, caches, endpoint))
+                first = False
+            group.create_task(self._resync())
+            self.ready.set()
+            if self.lease is not None:
+                await self.lease.acquire()
+                group.create_task(self.lease.hold())
+            for controller in self.controllers:
+                group.create_task(controller.run())
+            for task in self.tasks:
+                group.create_task(_as_coroutine(task))
+
+    async def _prime(self) -> None:
+        async def prime(cache: Cache[Any]) -> None:
+            while not cache.synced.is_set():
+                try:
+                    await _relist(self.cluster.client, cache)
+                except ApiError as error:
+                    log.warning("%s: first list failed, trying again: %s", cache.kind.kind, error)
+                    await asyncio.sleep(1)
+
+        await asyncio.gather(*(prime(cache) for cache in self.cluster.caches.values()))
+
+    async def _resync(self) -> None:
+        while True:
+            await asyncio.sleep(self.resync_every * random.uniform(0.9, 1.1))  # noqa: S311 - jitter, not a secret
+            for cache in self.cluster.caches.values():
+                try:
+                    await _relist(self.cluster.client, cache)
+                except ApiError as error:
+                    log.warning("%s: resync failed: %s", cache.kind.kind, error)
+
+
+async def _as_coroutine(task: Task) -> None:
+    await task()
+
+
+async def _relist(client: Client, cache: Cache[Any]) -> None:
+    objects, version = await client.list(cache.kind, cache.namespace)
+    cache.relist((trimmed(obj) for obj in objects), version)
+
+
+async def _watch(client: Client, namespace: str | None, caches: Sequence[Cache[Any]], liveness: str | None) -> None:
+    registry = kopf.OperatorRegistry()
+    connection = client.connection()
+
+    async def login(**_: Any) -> kopf.ConnectionInfo:
+        return await connection()
+
+    kopf.on.login(registry=registry)(login)
+    for cache in caches:
+        _doorbell(registry, cache)
+    await kopf.operator(
+        registry=registry,
+        settings=_settings(),
+        clusterwide=namespace is None,
+        namespaces=[] if namespace is None else [namespace],
+        liveness_endpoint=liveness,
+    )
+    raise RuntimeError("the watches ended")
+
+
+def _doorbell(registry: kopf.OperatorRegistry, cache: Cache[Any]) -> None:
+    kind = cache.kind
+
+    async def ring(event: dict[str, Any], **_: Any) -> None:
+        if event["type"] == "DELETED":
+            cache.forget(dict(event["object"]))
+        else:
+            cache.observe(trimmed(dict(event["object"])))
+
+    kopf.on.event(kind.group, kind.version, kind.plural, registry=registry, id=f"doorbell-{kind.plural}")(ring)
+
+
+def _settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.peering.standalone = True
+    settings.posting.enabled = False  # Events are ours, on transitions only
+    settings.scanning.disabled = (
+        True  # no watch over CRDs and namespaces: kinds are known, and need no right to list them
+    )
+    settings.watching.server_timeout = 540
+    settings.watching.connect_timeout = 10
+    settings.watching.reconnect_backoff = 0.5
+    # A doorbell is done in microseconds; the worker kept per object afterwards would be memory for nothing.
+    settings.queueing.idle_timeout = 0.5
+    settings.networking.request_timeout = 30
+    settings.execution.max_workers = 1
+    return settings
