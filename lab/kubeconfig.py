@@ -1,0 +1,33 @@
+"""Kubeconfig files with the certificates inside, so that one file is all a client needs."""
+
+import base64
+from pathlib import Path
+
+import yaml
+
+from lab.pki import Pair, write_private
+
+
+def write_kubeconfig(path: Path, *, server: str, ca_cert: Path, user: str, pair: Pair) -> Path:
+    """Write a kubeconfig for ``user`` (its client certificate ``pair``) at the API server ``server`` (a https URL)."""
+    content = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [
+            {"name": "kumulus-lab", "cluster": {"server": server, "certificate-authority-data": _data(ca_cert)}}
+        ],
+        "users": [
+            {
+                "name": user,
+                "user": {"client-certificate-data": _data(pair.cert), "client-key-data": _data(pair.key)},
+            }
+        ],
+        "contexts": [{"name": "kumulus-lab", "context": {"cluster": "kumulus-lab", "user": user}}],
+        "current-context": "kumulus-lab",
+    }
+    write_private(path, yaml.safe_dump(content, sort_keys=False).encode())
+    return path
+
+
+def _data(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()
