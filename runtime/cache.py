@@ -85,9 +85,6 @@ class Cache(Generic[T]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def keys(self) -> list[Key]:
-        return list(self._entries)
-
     def on_change(self, listener: Callable[[Key, T | None, T | None], None]) -> None:
         """Calls `listener(key, old, new)` after each change; old is None when added, new is None when deleted."""
         self._listeners.append(listener)
