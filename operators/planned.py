@@ -1,0 +1,76 @@
+"""Kinds that have a schema but no controller in this release: their objects say that nothing comes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from crds import compute, identity, image, network, storage
+from crds.conditions import ConditionStatus, set_condition
+from crds.meta import Controller as Filler
+from crds.meta import Resource
+from operators.domain import Context, Domain
+from runtime.cache import Key
+from runtime.cluster import Cluster
+from runtime.controller import Controller
+from runtime.kind import kind_of
+
+NOT_IMPLEMENTED = "NotImplemented"
+
+
+def planned_kinds(kinds: Sequence[type[Resource]]) -> list[type[Resource]]:
+    """Those of `kinds` whose controller comes in a later release."""
+    return [kind for kind in kinds if kind.DEFINITION.controller is Filler.PLANNED]
+
+
+def planned_status(obj: Resource, now: datetime) -> dict[str, object]:
+    """The status of an object that nothing is made of: Ready=False and Stalled=True, with the sentence why."""
+    kind, meta = type(obj).__name__, obj.metadata
+    message = (
+        f"{kind} {meta.name}: this release has no controller for {kind}; the object is kept and nothing is made of it."
+    )
+    status = obj.status.model_copy()  # type: ignore[attr-defined]  # every planned kind has a status
+    conditions = status.conditions
+    for type_, value in (("Ready", ConditionStatus.FALSE), ("Stalled", ConditionStatus.TRUE)):
+        conditions = set_condition(conditions, type_, value, NOT_IMPLEMENTED, message, meta.generation, now)
+    status.conditions = conditions
+    status.observed_generation = meta.generation
+    result: dict[str, object] = status.to_dict()
+    return result
+
+
+def planned_controllers(context: Context, kinds: Sequence[type[Resource]]) -> list[Controller]:
+    """One controller for each planned kind among `kinds`."""
+    return [_controller(context.cluster, context.now, kind) for kind in planned_kinds(kinds)]
+
+
+def planned_domain(context: Context) -> Domain:
+    """The planned kinds of every group but storage, which has a domain of its own."""
+    groups = (identity, image, network, compute)
+    return Domain("planned", planned_controllers(context, [kind for group in groups for kind in group.KINDS]))
+
+
+def build(context: Context) -> Domain:
+    """As every domain's `build`."""
+    return planned_domain(context)
+
+
+def storage_domain(context: Context) -> Domain:
+    """The storage kinds: all of them are planned."""
+    return Domain("storage", planned_controllers(context, storage.KINDS))
+
+
+def _controller(cluster: Cluster, now: Callable[[], datetime], resource: type[Resource]) -> Controller:
+    kind = kind_of(resource)
+    cache = cluster.watch_resource(resource)
+
+    async def reconcile(key: Key) -> None:
+        obj = cache.get(key.name, key.namespace)
+        if obj is None or obj.metadata.deletion_timestamp is not None:
+            return
+        old = obj.status.to_dict()  # type: ignore[attr-defined]  # every planned kind has a status
+        await cluster.patch_status(kind, key.name, key.namespace or None, old, planned_status(obj, now()))
+
+    controller = Controller(f"planned-{kind.plural}", reconcile, workers=1)
+    cache.on_change(lambda key, old, new: controller.enqueue(key))
+    return controller
