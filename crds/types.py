@@ -42,7 +42,7 @@ DNSName = Annotated[
     str,
     Field(min_length=1, max_length=253),
     Rule(
-        "!format.dns1123Subdomain().validate(self.endsWith('.') ? self.substring(0, self.size() - 1) : self).hasValue()",
+        "!format.dns1123Subdomain().validate(self).hasValue()",
         "'{self}' must be a lower case DNS name, for example cloud.example.org",
     ),
 ]

@@ -80,9 +80,7 @@ class NetworkSpec(Model):
     port_security: bool = Field(
         default=True, description="Whether ports are guarded against spoofing and by security groups, by default."
     )
-    mtu: MTU | None = Field(
-        default=None, description="The MTU that guests are told. Default: what the underlay leaves."
-    )
+    mtu: MTU | None = Field(default=None, description="The MTU that guests are told. Default: as the underlay allows.")
     dns_domain: DNSName | None = Field(default=None, description="The DNS search domain that guests are told.")
     qos_policy_ref: ObjectRef | None = Field(default=None, description="The QoSPolicy of ports that name none.")
 
