@@ -4,6 +4,7 @@ The same for the lab's cluster and for `--api-only`; they differ in addresses an
 https://kubernetes.io/docs/reference/command-line-tools-reference/ and https://etcd.io/docs/v3.6/op-guide/configuration/.
 """
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,8 +83,9 @@ class ControlPlane:
         """Issue a client certificate for ``user`` and write a kubeconfig with it to ``path``; a present one is kept."""
         if path.exists():
             return path
-        pair = pki.client(self.ca, self.pair("user-" + path.stem), user, groups)
-        return write_kubeconfig(path, server=server or self.url, ca_cert=self.ca.cert, user=user, pair=pair)
+        with tempfile.TemporaryDirectory(dir=self.folder / "pki") as scratch:
+            pair = pki.client(self.ca, pki.pair_at(Path(scratch), "client"), user, groups)
+            return write_kubeconfig(path, server=server or self.url, ca_cert=self.ca.cert, user=user, pair=pair)
 
     def etcd(self, binary: Path) -> list[str]:
         pair = self.pair("etcd")

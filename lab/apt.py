@@ -1,0 +1,69 @@
+"""The Debian packages that the lab runs on: what is missing is installed, what is there is left alone."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from lab.errors import LabError
+from lab.progress import step
+
+PACKAGES = Path(__file__).parent / "packages.txt"
+GUEST_PACKAGES = Path(__file__).parent / "guests" / "packages.txt"
+
+
+def parse(text: str) -> list[str]:
+    """The names in a package list: one a line, `#` begins a comment."""
+    lines = (line.partition("#")[0].strip() for line in text.splitlines())
+    return [line for line in lines if line]
+
+
+def missing(packages: Iterable[str], installed: str) -> list[str]:
+    """The packages that ``installed`` (lines "name state" of dpkg-query) does not show as installed."""
+    present = {line.split()[0] for line in installed.splitlines() if line.endswith(" installed")}
+    return [package for package in packages if package not in present]
+
+
+def ensure(lists: Iterable[Path] = (PACKAGES,)) -> None:
+    """Install what is missing of the packages named in the files ``lists``. Raises LabError."""
+    if shutil.which("apt-get") is None:
+        raise LabError("the lab runs on Debian 12: this machine has no apt-get")
+    wanted = [package for path in lists for package in parse(path.read_text())]
+    absent = missing(wanted, _installed())
+    if not absent:
+        return
+    if os.geteuid() != 0:
+        raise LabError(f"run as root: these packages are missing: {' '.join(absent)}")
+    with step(f"install {len(absent)} Debian packages"), tempfile.TemporaryDirectory() as scratch:
+        # The machine's own libvirtd and dnsmasq must not start: the lab's nodes have theirs. Debian's invoke-rc.d and
+        # deb-systemd-invoke ask policy-rc.d whether they may; a policy that the machine has already stays in force.
+        policy = Path("/usr/sbin/policy-rc.d")
+        ours = not policy.exists()
+        if ours:
+            draft = Path(scratch) / "policy-rc.d"
+            draft.write_text("#!/bin/sh\nexit 101\n")
+            draft.chmod(0o755)
+            shutil.copy2(draft, policy)
+        try:
+            install = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *absent]
+            if _apt(install).returncode != 0:
+                # Package lists that are absent or older than the archive.
+                _apt(["apt-get", "update", "-q"])
+                result = _apt(install)
+                if result.returncode != 0:
+                    raise LabError(f"apt-get could not install {' '.join(absent)}:\n{result.stderr.strip()}")
+        finally:
+            if ours:
+                policy.unlink()
+
+
+def _installed() -> str:
+    argv = ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n"]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+
+def _apt(argv: list[str]) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    return subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
