@@ -3,6 +3,7 @@
 Nothing is limited by it. cgroup v2 is used where it is mounted (also beside v1), else v1's pids or freezer hierarchy.
 """
 
+import errno
 import os
 from pathlib import Path
 
@@ -44,10 +45,19 @@ def pids(group: Path) -> set[int]:
     return found
 
 
-def remove(group: Path) -> None:
-    """Remove ``group``, those below it and the folder above when no other lab is in it. They must hold no process."""
-    for folder, _, _ in os.walk(group, topdown=False):
-        Path(folder).rmdir()
+def try_remove(group: Path) -> bool:
+    """Remove ``group``, those below it and the folder above when no other lab is in it.
+
+    False while a process is in it: a killed one is for as long as the kernel takes to tear it down.
+    """
+    try:
+        for folder, _, _ in os.walk(group, topdown=False):
+            Path(folder).rmdir()
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            return False
+        raise
     parent = group.parent
     if not any(child.is_dir() for child in parent.iterdir()):
         parent.rmdir()
+    return True

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 from lab import cgroups
@@ -28,7 +29,7 @@ def end_processes(layout: Layout) -> None:
 
     wait_for(none_left, _TIMEOUT, f"processes of lab {layout.name!r} do not end")
     for group in groups:
-        cgroups.remove(group)
+        wait_for(partial(cgroups.try_remove, group), _TIMEOUT, f"{group} stays busy")
 
 
 def _pinned(layout: Layout) -> set[tuple[int, int]]:
@@ -47,8 +48,8 @@ def _in_namespaces(pinned: set[tuple[int, int]]) -> set[int]:
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         for kind in ("net", "mnt", "uts"):
-            # The process may end while it is looked at.
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            # The process may end while it is looked at; one that root may not look at (a container's init) is not ours.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
                 stat = (process / "ns" / kind).stat()
                 if (stat.st_dev, stat.st_ino) in pinned:
                     found.add(int(process.name))
