@@ -197,8 +197,8 @@ class InstanceSpec(Model):
     scheduler_hints: SchedulerHints | None = Field(default=None, description="Wishes about the node.")
     evacuation_policy: EvacuationPolicy = Field(
         default=EvacuationPolicy.MANUAL,
-        description="When its node is lost. Automatic: started elsewhere, if all disks are remote. Rebuild: with a fresh"
-        " local root disk. Manual: nothing.",
+        description="When its node is lost. Automatic: started elsewhere, if all disks are remote. Rebuild: with a"
+        " fresh local root disk. Manual: nothing.",
     )
     locked: bool = Field(default=False, description="Whether actions on the instance are refused until this is false.")
     rescue: Rescue | None = Field(default=None, description="Boots another image, with the own disk as second disk.")
@@ -230,7 +230,8 @@ class InstanceSpec(Model):
         ),
         Rule(
             "oldSelf.imageChangePolicy == 'Rebuild' || self.imageChangePolicy == 'Rebuild'"
-            " || (has(self.imageRef) == has(oldSelf.imageRef) && (!has(self.imageRef) || self.imageRef == oldSelf.imageRef))",
+            " || (has(self.imageRef) == has(oldSelf.imageRef)"
+            " && (!has(self.imageRef) || self.imageRef == oldSelf.imageRef))",
             "imageRef must not change while imageChangePolicy is Forbid: set it to Rebuild to lose the root disk and"
             " make it anew, or create a new Instance",
             field_path=".imageRef",
