@@ -1,7 +1,7 @@
 """What the data plane of one node is asked to be: the planner's input.
 
-`resolve.py` makes these from `crds.node` objects. Addresses are canonical strings, checked where they enter (`resolve.py`);
-collections are tuples, so that equal input compares equal.
+`resolve.py` makes these from `crds.node` objects. Addresses are canonical strings, checked where they enter
+(`resolve.py`); collections are tuples, so that equal input compares equal.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ class Network:
     uid: str
     type: NetworkType
     mtu: int
-    """Of the guests' frames, in bytes without the Ethernet header; VXLAN needs 50 (IPv4) or 70 (IPv6) more on the underlay."""
+    """Of the guests' frames, in bytes without the Ethernet header; VXLAN needs 50 (IPv4) or 70 (IPv6) more on the
+    underlay."""
     segmentation_id: int | None = None
     physical_network: str | None = None
     dns_domain: str | None = None

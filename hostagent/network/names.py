@@ -1,4 +1,5 @@
-"""Names of devices and namespaces, as docs/contracts.md fixes them. An interface name has at most 15 characters (IFNAMSIZ)."""
+"""Names of devices and namespaces, as docs/contracts.md fixes them. An interface name has at most 15 characters
+(IFNAMSIZ)."""
 
 from __future__ import annotations
 

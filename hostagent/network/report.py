@@ -48,7 +48,8 @@ class TapState:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that could not be realised, while the rest was. `subject` is a UID of a network, port or group, or "node"."""
+    """Something that could not be realised, while the rest was. `subject` is a UID of a network, port or group, or
+    "node"."""
 
     subject: str
     reason: str
