@@ -1,4 +1,4 @@
-"""kill -9 at randomly chosen points of boots and deletes: the result is the same, no guest restarts, nothing is left."""
+"""kill -9 at randomly chosen points of boots and deletes: the same result, no guest restarts, nothing is left."""
 
 from __future__ import annotations
 
