@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -142,12 +142,8 @@ class Client:
     ) -> Object:
         """One request; `path` begins with `/api`. Returns the decoded JSON object."""
         await self._bucket.take()
-        configuration = self._api.configuration
-        headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": "kumulus"}
-        for setting in (await configuration.auth_settings()).values():
-            if setting["in"] == "header" and setting["value"]:
-                headers[setting["key"]] = setting["value"]
-        url = configuration.host + path + (f"?{urlencode(query)}" if query else "")
+        url = self._api.configuration.host + path + (f"?{urlencode(query)}" if query else "")
+        headers = await self._headers() | {"Content-Type": content_type}
         try:
             answer = await self._api.rest_client.request(
                 method, url, headers=headers, body=body, _request_timeout=aiohttp.ClientTimeout(total=deadline)
@@ -161,6 +157,13 @@ class Client:
         if not isinstance(decoded, dict):
             raise Unavailable(answer.status, "BadAnswer", f"{method} {path}: the answer is not an object")
         return decoded
+
+    async def _headers(self) -> dict[str, str]:
+        headers = {"Accept": "application/json", "User-Agent": "kumulus"}
+        for setting in (await self._api.configuration.auth_settings()).values():
+            if setting["in"] == "header" and setting["value"]:
+                headers[setting["key"]] = setting["value"]
+        return headers
 
     async def get(self, kind: Kind, name: str, namespace: str | None = None) -> Object:
         return await self.request("GET", kind.path(namespace, name))
@@ -186,6 +189,21 @@ class Client:
             if not token:
                 return items, int(page["metadata"]["resourceVersion"])
             query["continue"] = token
+
+    async def watch(self, kind: Kind, namespace: str | None, query: Mapping[str, str]) -> AsyncIterator[Object]:
+        """The events of one watch request, until the server ends it. Controllers have caches instead."""
+        path = f"{kind.path(namespace)}?{urlencode({'watch': 'true', **query})}"
+        configuration = self._api.configuration
+        answer = await self._api.rest_client.request(
+            "GET", configuration.host + path, headers=await self._headers(), _request_timeout=aiohttp.ClientTimeout()
+        )
+        if answer.status != 200:
+            raise error_for(answer.status, await answer.read())
+        try:
+            async for line in answer.response.content:
+                yield json.loads(line)
+        finally:
+            answer.response.close()
 
     async def create(self, kind: Kind, obj: Object) -> Object:
         return await self.request("POST", kind.path(obj["metadata"].get("namespace")), body=obj)
