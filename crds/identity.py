@@ -121,7 +121,7 @@ class Tenant(Resource):
     )
     RULES: ClassVar = (
         Rule(
-            "!format.dns1123Label().validate(self.metadata.name).hasValue()",
+            "self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
             "the name '{self.metadata.name}' must be a DNS label, because a namespace is named after it:"
             " lower case letters, digits and '-', at most 63",
         ),

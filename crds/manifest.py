@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from typing import Any
 
+from pydantic.json_schema import GenerateJsonSchema
+
 from crds.conditions import ConditionStatus
-from crds.markers import RULES_KEY, Rule
+from crds.duration import format_duration
+from crds.markers import RULES_KEY
 from crds.meta import Column, Controller, Definition, Resource
 from crds.schema import InexpressibleError, Schema, SchemaBuilder
 
-_NAME_RULE = Rule(
-    "self.metadata.name.size() <= 63",
-    "the name '{self.metadata.name}' is too long: it must have at most 63 characters, because labels hold it",
-)
+# Labels hold the names of objects. The names of records are made by operators, and longer.
+_MAXIMUM_NAME = 63
+
+
+class _JsonSchema(GenerateJsonSchema):
+    """Writes defaults as manifests have them."""
+
+    def encode_default(self, dft: Any) -> Any:
+        if isinstance(dft, timedelta):
+            return format_duration(dft)
+        return super().encode_default(dft)
+
 
 # A status that nobody has written yet. The apiserver adds it when an object is read, so it shows with no operator
 # running; as the Gateway API does.
@@ -79,13 +91,13 @@ def _names(kind: type[Resource], definition: Definition) -> dict[str, Any]:
 
 
 def _object_schema(kind: type[Resource]) -> Schema:
-    source = kind.model_json_schema(by_alias=True)
+    source = kind.model_json_schema(by_alias=True, schema_generator=_JsonSchema)
     builder = SchemaBuilder(source.get("$defs", {}))
     fields = source["properties"]
     properties: dict[str, Schema] = {
         "apiVersion": {"type": "string", "description": f"{kind.DEFINITION.api_version}."},
         "kind": {"type": "string", "description": f"{kind.__name__}."},
-        "metadata": {"type": "object"},
+        "metadata": _metadata_schema(kind.DEFINITION),
     }
     for name in ("spec", "status"):
         if name in fields:
@@ -96,14 +108,15 @@ def _object_schema(kind: type[Resource]) -> Schema:
     # Where everything in the spec has a default, the spec may be left out.
     if "default" not in properties["spec"]:
         schema["required"] = ["spec"]
-    rules = [rule.to_dict() for rule in kind.RULES]
-    if kind.DEFINITION.controller in (Controller.PRESENT, Controller.PLANNED) and "kumulus" in (
-        kind.DEFINITION.categories
-    ):
-        rules.append(_NAME_RULE.to_dict())
-    if rules:
-        schema[RULES_KEY] = rules
+    if kind.RULES:
+        schema[RULES_KEY] = [rule.to_dict() for rule in kind.RULES]
     return schema
+
+
+def _metadata_schema(definition: Definition) -> Schema:
+    if definition.controller not in (Controller.PRESENT, Controller.PLANNED):
+        return {"type": "object"}
+    return {"type": "object", "properties": {"name": {"type": "string", "maxLength": _MAXIMUM_NAME}}}
 
 
 def _first_status(kind: type[Resource], schema: Schema) -> dict[str, Any]:

@@ -63,7 +63,7 @@ CIDR = Annotated[
         "'{self}' has bits set behind the prefix: use '{string(cidr(self).masked())}'",
     ),
     Rule(
-        "!isCIDR(self) || cidr(self) != cidr(self).masked() || self == string(cidr(self))",
+        "!isCIDR(self) || ip.isCanonical(self.substring(0, self.indexOf('/')))",
         "'{self}' must be written as '{string(cidr(self))}'",
     ),
 ]
@@ -72,8 +72,9 @@ IPAddressOrCIDR = Annotated[
     str,
     Field(max_length=49),
     Rule("isIP(self) || isCIDR(self)", "'{self}' is neither an IP address nor a CIDR: use 10.0.1.99 or 10.0.2.0/28"),
+    Rule("!isIP(self) || ip.isCanonical(self)", "'{self}' must be written as '{string(ip(self))}'"),
     Rule(
-        "!isCIDR(self) || (cidr(self) == cidr(self).masked() && self == string(cidr(self)))",
+        "!isCIDR(self) || (cidr(self) == cidr(self).masked() && ip.isCanonical(self.substring(0, self.indexOf('/'))))",
         "'{self}' must be written as '{string(cidr(self).masked())}'",
     ),
 ]

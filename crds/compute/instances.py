@@ -335,7 +335,7 @@ class Instance(Resource):
     )
     RULES: ClassVar = (
         Rule(
-            "!format.dns1123Label().validate(self.metadata.name).hasValue()",
+            "self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
             "the name '{self.metadata.name}' must be a DNS label, because the guest is told it as its host name:"
             " lower case letters, digits and '-', at most 63",
         ),

@@ -128,7 +128,7 @@ class Network(Resource):
     )
     RULES: ClassVar = (
         Rule(
-            "!format.dns1123Label().validate(self.metadata.name).hasValue()",
+            "self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
             "the name '{self.metadata.name}' must be a DNS label: lower case letters, digits and '-', at most 63",
         ),
     )
@@ -193,7 +193,7 @@ class PhysicalNetwork(Resource):
     )
     RULES: ClassVar = (
         Rule(
-            "!format.dns1123Label().validate(self.metadata.name).hasValue()",
+            "self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
             "the name '{self.metadata.name}' must be a DNS label: lower case letters, digits and '-', at most 63",
         ),
     )

@@ -51,9 +51,11 @@ class Gateway(Model):
     )
 
 
-# An IPv4 address as its four numbers, each padded to three digits: such strings are in the addresses' order.
-# CEL has no order of addresses; that of IPv6 addresses is told by the operator.
-_IPV4_KEY = "{0}.split('.').map(octet, ('00' + octet).substring(octet.size() - 1)).join('.')"
+# An IPv4 address as a number. CEL has no order of addresses; that of IPv6 addresses is told by the operator.
+_IPV4_NUMBER = (
+    "int({0}.split('.')[0]) * 16777216 + int({0}.split('.')[1]) * 65536"
+    " + int({0}.split('.')[2]) * 256 + int({0}.split('.')[3])"
+)
 
 
 class AllocationPool(Model):
@@ -69,7 +71,7 @@ class AllocationPool(Model):
         ),
         Rule(
             "!isIP(self.start) || !isIP(self.end) || ip(self.start).family() != 4 || ip(self.end).family() != 4"
-            f" || {_IPV4_KEY.format('self.start')} <= {_IPV4_KEY.format('self.end')}",
+            f" || {_IPV4_NUMBER.format('self.start')} <= {_IPV4_NUMBER.format('self.end')}",
             "start {self.start} is behind end {self.end}: swap them",
         ),
     )
