@@ -2,7 +2,8 @@
 
 Tiny guests boot one after another, then all at once. The overhead of one boot is the time from the apply to the
 Instance's Ready=True as its watcher sees it, less the time that QEMU's own start took (from `DomainDefined` to
-`Started` in the work object's steps). The guest's boot is in none of it: Ready means that it runs, not that it has booted.
+`Started` in the work object's steps). The guest's boot is in none of it: Ready means that it runs, not that it has
+booted.
 
 Ends with one line of JSON; seconds, MiB, per cent of one core.
 """

@@ -234,6 +234,7 @@ class Step(StrEnum):
     IMAGE_READY = "ImageReady"
     DISK_READY = "DiskReady"
     DOMAIN_DEFINED = "DomainDefined"
+    STARTED = "Started"
     NETWORK_READY = "NetworkReady"
     RESUMED = "Resumed"
 
