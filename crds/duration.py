@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
-from crds.markers import RULES_KEY, Rule
+from crds.markers import FORM_KEY, RULES_KEY, Rule
 
 _FORM = re.compile(r"^(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,6})s)?$")
 
@@ -46,5 +46,7 @@ Duration = Annotated[
     timedelta,
     BeforeValidator(_validate),
     PlainSerializer(format_duration, return_type=str),
-    WithJsonSchema({"type": "string", "maxLength": 24, RULES_KEY: [_RULE.to_dict()]}),
+    WithJsonSchema(
+        {"type": "string", "maxLength": 24, RULES_KEY: [_RULE.to_dict()], FORM_KEY: "A duration, for example 1h30m."}
+    ),
 ]

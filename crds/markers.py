@@ -21,6 +21,8 @@ LIST_MAP_KEYS_KEY = "x-kubernetes-list-map-keys"
 MAP_TYPE_KEY = "x-kubernetes-map-type"
 IMMUTABLE_KEY = "x-kumulus-immutable"
 TEMPLATE_KEY = "x-kumulus-template"
+FORM_KEY = "x-kumulus-form"
+"""How the value is written, where kubectl explain does not show it; put behind the description."""
 
 _EXPRESSION = re.compile(r"\{([^{}]*)\}")
 

@@ -14,7 +14,7 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-from crds.markers import RULES_KEY, Rule
+from crds.markers import FORM_KEY, RULES_KEY, Rule
 
 _BINARY = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60}
 _DECIMAL = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15, "E": 10**18}
@@ -86,7 +86,12 @@ class Quantity(int):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {"x-kubernetes-int-or-string": True, "maxLength": 32, RULES_KEY: [_RULE.to_dict()]}
+        return {
+            "x-kubernetes-int-or-string": True,
+            "maxLength": 32,
+            RULES_KEY: [_RULE.to_dict()],
+            FORM_KEY: "A quantity, for example 512Mi or 10Gi.",
+        }
 
     @classmethod
     def _validate(cls, value: Any) -> Quantity:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from crds.markers import (
+    FORM_KEY,
     IMMUTABLE_KEY,
     LIST_MAP_KEYS_KEY,
     LIST_TYPE_KEY,
@@ -47,7 +48,7 @@ _COPIED = {
     _INT_OR_STRING,
     IMMUTABLE_KEY,
 }
-_HANDLED = {"title", "default", "properties", "items", "additionalProperties", RULES_KEY, TEMPLATE_KEY}
+_HANDLED = {"title", "default", "properties", "items", "additionalProperties", RULES_KEY, TEMPLATE_KEY, FORM_KEY}
 _FORMATS = {"date-time"}
 
 
@@ -80,6 +81,9 @@ class SchemaBuilder:
         schema: Schema = {key: flat[key] for key in flat if key in _COPIED}
         if (default := flat.get("default")) is not None:
             schema["default"] = _without_nulls(default)
+
+        if (form := flat.get(FORM_KEY)) and "description" in schema:
+            schema["description"] += f" {form}"
 
         if "properties" in flat:
             self._add_properties(schema, flat["properties"], path, correlatable, in_template)

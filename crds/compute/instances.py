@@ -30,6 +30,8 @@ from crds.storage.volumes import VolumeSource
 from crds.types import DNSLabel, IPAddress, Label, MACAddress, Name, NodeName, Percentage, Text, Value
 from crds.vocabulary import PowerState, RestartPolicy
 
+_HOT_PLUG = "remove this item and add one of another name"
+
 USER_DATA_LIMIT = 65536
 """Bytes of user-data, before any encoding; Nova's limit."""
 
@@ -53,13 +55,15 @@ class InstanceNetwork(Model):
     """A network card of the instance."""
 
     name: Label = Field(description="The card's name in the instance, for example eth0.")
-    network_ref: ObjectRef | None = Field(
+    network_ref: Annotated[ObjectRef, Immutable(_HOT_PLUG)] | None = Field(
         default=None, description="The Network: a Port is made on it with the instance and deleted with it. Or portRef."
     )
-    port_ref: NameRef | None = Field(
+    port_ref: Annotated[NameRef, Immutable(_HOT_PLUG)] | None = Field(
         default=None, description="A Port of this namespace, which outlives the instance. Or networkRef."
     )
-    fixed_ip: IPAddress | None = Field(default=None, description="With networkRef: the address. Default: a free one.")
+    fixed_ip: Annotated[IPAddress, Immutable(_HOT_PLUG)] | None = Field(
+        default=None, description="With networkRef: the address. Default: a free one."
+    )
     security_group_refs: SecurityGroupRefs | None = Field(
         default=None,
         description="With networkRef: the security groups. Default: the tenant's group `default`; `[]`: none.",
@@ -95,8 +99,12 @@ class InstanceVolume(Model):
     """A volume of the instance."""
 
     name: Label = Field(description="The volume's name in the instance.")
-    volume_ref: NameRef | None = Field(default=None, description="A Volume of this namespace. Or template.")
-    template: VolumeTemplate | None = Field(default=None, description="A volume that is made with the instance.")
+    volume_ref: Annotated[NameRef, Immutable(_HOT_PLUG)] | None = Field(
+        default=None, description="A Volume of this namespace. Or template."
+    )
+    template: Annotated[VolumeTemplate, Immutable("change the Volume that was made of it")] | None = Field(
+        default=None, description="A volume that is made with the instance."
+    )
     boot_index: Annotated[int, Field(ge=0, le=15)] | None = Field(
         default=None, description="The place in the order of boot disks. 0: boot from this volume, instead of imageRef."
     )
@@ -207,11 +215,6 @@ class InstanceSpec(Model):
     )
 
     RULES: ClassVar = (
-        Rule(
-            "has(self.imageRef) != (has(self.volumes)"
-            " && self.volumes.exists(volume, has(volume.bootIndex) && volume.bootIndex == 0))",
-            "exactly one of imageRef and a volume with bootIndex: 0 must be set: it is what the instance boots from",
-        ),
         Rule(
             "!has(self.volumes) || self.volumes.all(one, !has(one.bootIndex)"
             " || self.volumes.exists_one(other, has(other.bootIndex) && other.bootIndex == one.bootIndex))",
@@ -338,6 +341,13 @@ class Instance(Resource):
             "self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
             "the name '{self.metadata.name}' must be a DNS label, because the guest is told it as its host name:"
             " lower case letters, digits and '-', at most 63",
+        ),
+        # Not a rule of the spec, which is also a template's.
+        Rule(
+            "has(self.spec.imageRef) != (has(self.spec.volumes)"
+            " && self.spec.volumes.exists(volume, has(volume.bootIndex) && volume.bootIndex == 0))",
+            "exactly one of imageRef and a volume with bootIndex: 0 must be set: it is what the instance boots from",
+            field_path=".spec",
         ),
     )
 
