@@ -17,8 +17,9 @@ from lab.status import status_lines
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    words = list(sys.argv[1:] if argv is None else argv)
+    words, passed_on = split_passed_on(sys.argv[1:] if argv is None else argv)
     arguments = _parser().parse_args(words)
+    arguments.passed_on = passed_on
     command: Callable[[argparse.Namespace, Layout], int] = arguments.run
     try:
         return command(arguments, Layout(arguments.name))
@@ -28,6 +29,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("kumulus-lab: interrupted; `kumulus-lab down` removes what was made", file=sys.stderr)
         return 130
+
+
+def split_passed_on(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split after `kubectl`: what follows is kubectl's, also options that argparse would claim or refuse."""
+    at = 0
+    while at < len(words) and words[at].startswith("--name"):
+        at += 1 if "=" in words[at] else 2
+    if at < len(words) and words[at] == "kubectl":
+        return list(words[: at + 1]), list(words[at + 1 :])
+    return list(words), []
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,8 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("host", help="control, node1.., world")
     command.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND")
     add("kubeconfig", _kubeconfig, "print the path of the administrator's kubeconfig")
-    command = add("kubectl", _kubectl, "run kubectl as administrator")
-    command.add_argument("argv", nargs=argparse.REMAINDER, metavar="...")
+    add("kubectl", _kubectl, "run kubectl as administrator: kubectl get instances -A")
     command = add("user", _user, "issue a client certificate and print the path of its kubeconfig")
     command.add_argument("user")
     command.add_argument("--group", action="append", default=[], help="may be given several times")
@@ -71,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("component")
     command.add_argument("-s", "--signal", default="KILL", help="a name or number (default: KILL)")
     add("install", _install, "install Kumulus: the chart, the operators and an agent on each node")
+    add("demo", _demo, "bring everything up, apply examples/quickstart and show that it works")
     return parser
 
 
@@ -143,7 +154,7 @@ def _kubeconfig(arguments: argparse.Namespace, layout: Layout) -> int:
 def _kubectl(arguments: argparse.Namespace, layout: Layout) -> int:
     kubectl = binaries.ensure(["kubectl"])["kubectl"]
     os.environ["KUBECONFIG"] = str(_kubeconfig_path(layout))
-    os.execv(kubectl, [str(kubectl), *arguments.argv])  # noqa: S606  # as for exec
+    os.execv(kubectl, [str(kubectl), *arguments.passed_on])  # noqa: S606  # as for exec
 
 
 def _user(arguments: argparse.Namespace, layout: Layout) -> int:
@@ -189,7 +200,14 @@ def parse_signal(text: str) -> signal.Signals:
 
 
 def _install(arguments: argparse.Namespace, layout: Layout) -> int:
-    from lab.install import install
+    from lab.install import install  # the clients that it needs take a second to load
 
     install(layout)
+    return 0
+
+
+def _demo(arguments: argparse.Namespace, layout: Layout) -> int:
+    from lab.demo import demo  # as for install
+
+    demo(layout)
     return 0
