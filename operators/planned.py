@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from crds import compute, identity, image, network, storage
-from crds.conditions import ConditionStatus, set_condition
 from crds.meta import Controller as Filler
-from crds.meta import Resource
+from crds.meta import Resource, Status
 from operators.domain import Context, Domain
+from operators.status import Verdict, stalled, summarized, write_status
 from runtime.cache import Key
 from runtime.cluster import Cluster
 from runtime.controller import Controller
@@ -23,20 +23,14 @@ def planned_kinds(kinds: Sequence[type[Resource]]) -> list[type[Resource]]:
     return [kind for kind in kinds if kind.DEFINITION.controller is Filler.PLANNED]
 
 
-def planned_status(obj: Resource, now: datetime) -> dict[str, object]:
-    """The status of an object that nothing is made of: Ready=False and Stalled=True, with the sentence why."""
-    kind, meta = type(obj).__name__, obj.metadata
-    message = (
-        f"{kind} {meta.name}: this release has no controller for {kind}; the object is kept and nothing is made of it."
+def verdict_of(obj: Resource) -> Verdict:
+    """That nothing is made of the object."""
+    kind = type(obj).__name__
+    return stalled(
+        NOT_IMPLEMENTED,
+        f"{kind} {obj.metadata.name}: this release has no controller for {kind};"
+        " the object is kept and nothing is made of it.",
     )
-    status = obj.status.model_copy()  # type: ignore[attr-defined]  # every planned kind has a status
-    conditions = status.conditions
-    for type_, value in (("Ready", ConditionStatus.FALSE), ("Stalled", ConditionStatus.TRUE)):
-        conditions = set_condition(conditions, type_, value, NOT_IMPLEMENTED, message, meta.generation, now)
-    status.conditions = conditions
-    status.observed_generation = meta.generation
-    result: dict[str, object] = status.to_dict()
-    return result
 
 
 def planned_controllers(context: Context, kinds: Sequence[type[Resource]]) -> list[Controller]:
@@ -68,8 +62,10 @@ def _controller(cluster: Cluster, now: Callable[[], datetime], resource: type[Re
         obj = cache.get(key.name, key.namespace)
         if obj is None or obj.metadata.deletion_timestamp is not None:
             return
-        old = obj.status.to_dict()  # type: ignore[attr-defined]  # every planned kind has a status
-        await cluster.patch_status(kind, key.name, key.namespace or None, old, planned_status(obj, now()))
+        status: Status = obj.status.model_copy()  # type: ignore[attr-defined]  # every planned kind has a status
+        status.conditions = summarized(status.conditions, verdict_of(obj), obj.metadata.generation, now())
+        status.observed_generation = obj.metadata.generation
+        await write_status(cluster, obj, status)
 
     controller = Controller(f"planned-{kind.plural}", reconcile, workers=1)
     cache.on_change(lambda key, old, new: controller.enqueue(key))

@@ -43,11 +43,18 @@ def up(request: Request, host: Host) -> Rejection | None:
     return None if host.up else Rejection("UpFilter", detail="agent silent")
 
 
-def availability_zone(request: Request, host: Host) -> Rejection | None:
-    """Only nodes of the zone that is asked for, if any is."""
-    if request.availability_zone in (None, host.availability_zone):
+def different_host(request: Request, host: Host) -> Rejection | None:
+    """Not a node of an instance that spec.schedulerHints.differentHost names."""
+    if host.name not in request.avoid:
         return None
-    return Rejection("AvailabilityZoneFilter", detail=f"not in zone {request.availability_zone}")
+    return Rejection("DifferentHostFilter", detail="spec.schedulerHints.differentHost names an instance on it")
+
+
+def same_host(request: Request, host: Host) -> Rejection | None:
+    """Only nodes of the instances that spec.schedulerHints.sameHost names, if any."""
+    if request.only is None or host.name in request.only:
+        return None
+    return Rejection("SameHostFilter", detail="spec.schedulerHints.sameHost names no instance on it")
 
 
 def image(request: Request, host: Host) -> Rejection | None:
@@ -72,7 +79,7 @@ def disk(request: Request, host: Host) -> Rejection | None:
     return _resource("DiskFilter", request.needs.disk, host.free.disk, _size)
 
 
-FILTERS: tuple[Filter, ...] = (requested_node, enabled, up, availability_zone, image, vcpus, memory, disk)
+FILTERS: tuple[Filter, ...] = (requested_node, enabled, up, different_host, same_host, image, vcpus, memory, disk)
 """In the order in which a node is asked; the first rejection counts."""
 
 

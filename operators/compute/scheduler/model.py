@@ -35,7 +35,10 @@ class Request:
     architecture: str | None = None
     """The image's, for example x86_64; None: any."""
     requested_node: str | None = None
-    availability_zone: str | None = None
+    avoid: frozenset[str] = frozenset()
+    """Nodes that it must not be on."""
+    only: frozenset[str] | None = None
+    """Nodes of which it must be on one; None: any."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,6 @@ class Host:
     enabled: bool = True
     up: bool = True
     architecture: str | None = None
-    availability_zone: str | None = None
 
     @property
     def limit(self) -> Amount:
