@@ -1,21 +1,30 @@
-"""`kumulus-lab install`: Kumulus itself in the lab: the chart, two operator replicas, an agent on each node."""
+"""`kumulus-lab install`: Kumulus itself in the lab: the chart, two operator replicas, an agent on each node.
 
+Operators and agents run as services of the lab's hosts, under the identities and rights that the chart gives them.
+"""
+
+import sys
 from pathlib import Path
 
+from lab import services
 from lab.binaries import ensure
 from lab.cluster import require_root, require_state
 from lab.command import run
+from lab.controlplane import SERVICE_CIDR
 from lab.errors import LabError
-from lab.layout import Layout
+from lab.layout import CONTROL, CONTROL_ADDRESS, FABRIC_PREFIX, Layout, plan_hosts
 from lab.progress import step
 
 CHART = Path(__file__).parent.parent / "charts" / "kumulus"
+OPERATORS = ("operator-0", "operator-1")
+AGENT = "hostagent"
+IMAGE_SERVICE_PORT = 8774
 
 
 def install(layout: Layout) -> None:
-    """Install the chart, or upgrade to the one in the tree. Raises LabError."""
+    """Install the chart, or upgrade to the one in the tree, and start what is not running. Raises LabError."""
     require_root()
-    require_state(layout)
+    state = require_state(layout)
     if not (CHART / "Chart.yaml").exists():
         raise LabError(f"no chart in {CHART}: run kumulus-lab from a checkout of Kumulus")
     helm = ensure(["helm"])["helm"]
@@ -30,3 +39,45 @@ def install(layout: Layout) -> None:
             "--wait",
         ]
         run([helm, *words, f"--kubeconfig={layout.kubeconfig}"], timeout=300)
+    with step("start two operator replicas and an agent per node"):
+        for name in OPERATORS:
+            argv = [_program("kumulus-operator"), f"--identity={name}"]
+            services.add(layout, name, argv, env=operator_environment(layout), host=CONTROL)
+        for host in plan_hosts(state.nodes):
+            if host.is_node and host.fabric is not None:
+                argv = [_program("kumulus-hostagent")]
+                environment = agent_environment(layout, host.name, host.fabric)
+                services.add(layout, f"{host.name}/{AGENT}", argv, env=environment, host=host.name)
+
+
+def operator_environment(layout: Layout) -> dict[str, str]:
+    """What the operators are told; see operators/settings.py."""
+    fabric = f"{CONTROL_ADDRESS.rpartition('.')[0]}.0/{FABRIC_PREFIX}"
+    return {
+        "KUBECONFIG": str(layout.operator_kubeconfig),
+        "KUMULUS_IMAGE_STORE": str(layout.data / "images"),
+        "KUMULUS_IMAGE_SERVICE_URL": f"https://{CONTROL_ADDRESS}:{IMAGE_SERVICE_PORT}",
+        "KUMULUS_IMAGE_SERVICE_LISTEN": f"{CONTROL_ADDRESS}:{IMAGE_SERVICE_PORT}",
+        "KUMULUS_IMAGE_SERVICE_CERT": str(layout.image_service / "tls.crt"),
+        "KUMULUS_IMAGE_SERVICE_KEY": str(layout.image_service / "tls.key"),
+        "KUMULUS_CLIENT_CA": str(layout.run / "ca.crt"),
+        "KUMULUS_FORBIDDEN_CIDRS": f"{SERVICE_CIDR},{fabric}",
+    }
+
+
+def agent_environment(layout: Layout, node: str, underlay: str) -> dict[str, str]:
+    """What a node's agent is told; see hostagent/settings.py."""
+    return {
+        "KUBECONFIG": str(layout.agent_kubeconfig(node)),
+        "KUMULUS_NODE_NAME": node,
+        "KUMULUS_UNDERLAY_IP": underlay,
+        "KUMULUS_PHYSICAL_NETWORKS": "public=public0",
+        # The lab's machine need not have KVM: guests are emulated.
+        "KUMULUS_VIRT_TYPE": "qemu",
+        "KUMULUS_IMAGE_CA": str(layout.run / "ca.crt"),
+    }
+
+
+def _program(name: str) -> Path:
+    """A console script of the environment that runs the lab."""
+    return Path(sys.executable).parent / name
