@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -182,13 +182,6 @@ class Resource(Model):
             raise ValueError(f"expected {expected[1]} of {expected[0]}, got {given[1]} of {given[0]}")
         self.api_version, self.kind = expected
         return self
-
-    def to_dict(self) -> dict[str, Any]:
-        """The manifest. `status` is left out when it is empty."""
-        dumped = super().to_dict()
-        if not dumped.get("status", True):
-            del dumped["status"]
-        return dumped
 
 
 AGE = Column("Age", ".metadata.creationTimestamp", "How long ago the object was made.", type="date")

@@ -28,7 +28,7 @@ class Model(BaseModel):
     def to_dict(self) -> dict[str, Any]:
         """The object as JSON-ready dicts with the API's names, without what is unset.
 
-        Left out are fields that are None, and empty lists, maps and strings that nobody set on purpose.
+        Left out are fields that are None, and empty objects, lists, maps and strings that nobody set on purpose.
         """
         dumped: dict[str, Any] = self.model_dump(mode="json", by_alias=True, exclude_none=True)
         _drop_unset(self, dumped)
@@ -44,17 +44,15 @@ class Model(BaseModel):
 
 
 def _drop_unset(model: BaseModel, dumped: dict[str, Any]) -> None:
-    """Remove from `dumped`, the dump of `model`, the empty lists, maps and strings that are mere defaults."""
+    """Remove from `dumped`, the dump of `model`, what is empty and a mere default."""
     for name, field in type(model).model_fields.items():
         value = getattr(model, name)
         key = field.alias or name
         if isinstance(value, Model):
             _drop_unset(value, dumped[key])
         elif isinstance(value, list):
-            if not value and name not in model.model_fields_set:
-                dumped.pop(key, None)
-            for item, item_dumped in zip(value, dumped.get(key, ()), strict=False):
+            for item, item_dumped in zip(value, dumped[key], strict=True):
                 if isinstance(item, Model):
                     _drop_unset(item, item_dumped)
-        elif isinstance(value, dict | str) and not value and name not in model.model_fields_set:
-            dumped.pop(key, None)
+        if name not in model.model_fields_set and dumped.get(key) in ([], {}, ""):
+            del dumped[key]
