@@ -41,11 +41,11 @@ def install(layout: Layout) -> None:
         run([helm, *words, f"--kubeconfig={layout.kubeconfig}"], timeout=300)
     with step("start two operator replicas and an agent per node"):
         for name in OPERATORS:
-            argv = [_program("kumulus-operator"), f"--identity={name}"]
+            argv: list[str | Path] = [_program("kumulus-operator"), f"--identity={name}"]
             services.add(layout, name, argv, env=operator_environment(layout), host=CONTROL)
         for host in plan_hosts(state.nodes):
             if host.is_node and host.fabric is not None:
-                argv = [_program("kumulus-hostagent")]
+                argv = [str(_program("kumulus-hostagent"))]
                 environment = agent_environment(layout, host.name, host.fabric)
                 services.add(layout, f"{host.name}/{AGENT}", argv, env=environment, host=host.name)
 
