@@ -10,6 +10,8 @@ import os
 import re
 import subprocess
 import tempfile
+import time
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,9 @@ from lab.golang import cache_root, go_command, required_version
 from lab.progress import say, step
 
 TOOLS_ROOT = Path(__file__).parent / "tools"
+
+_REPORT_INTERVAL = 20.0
+"""Seconds."""
 
 API_TOOLS = ("etcd", "kube-apiserver", "kubectl")
 CLUSTER_TOOLS = (*API_TOOLS, "kube-controller-manager", "helm")
@@ -102,7 +107,8 @@ def _build_missing(module: Module, wanted: list[str], bin_dir: Path | None) -> N
             fcntl.flock(lock, fcntl.LOCK_EX)
         for tool in wanted:
             if tool in module.packages and find(tool, bin_dir) is None:
-                with step(f"build {tool} {module.version()} (once)"):
+                say(f"  build {tool} {module.version()}: minutes on two cores, once")
+                with step(f"build {tool} {module.version()}"):
                     _build(module, tool, target)
 
 
@@ -122,8 +128,25 @@ def _build(module: Module, tool: str, target: Path) -> None:
     }
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         output = Path(scratch) / tool
-        argv = [str(go), "build", "-trimpath", f"-ldflags={' '.join(flags)}", "-o", str(output), module.packages[tool]]
-        result = subprocess.run(argv, cwd=module.path, env=environment, capture_output=True, text=True, check=False)
-        if result.returncode != 0:
-            raise LabError(f"building {tool} failed:\n{result.stderr.strip()[-2000:]}")
+        # -v names each package when it is compiled: some 1,400 for kube-apiserver, none for what Go's cache has.
+        argv = [str(go), "build", "-v", "-trimpath", f"-ldflags={' '.join(flags)}", "-o", str(output)]
+        process = subprocess.Popen(
+            [*argv, module.packages[tool]], cwd=module.path, env=environment, stderr=subprocess.PIPE, text=True
+        )
+        with process:
+            last_lines = _follow(process.stderr or [], tool)
+        if process.returncode != 0:
+            raise LabError(f"building {tool} failed:\n{''.join(last_lines).strip()}")
         output.rename(target / tool)
+
+
+def _follow(lines: Iterable[str], tool: str) -> deque[str]:
+    """Report now and then how far a build is; return its last lines, which hold the error if there is one."""
+    last: deque[str] = deque(maxlen=30)
+    said = time.monotonic()
+    for count, line in enumerate(lines, start=1):
+        last.append(line)
+        if time.monotonic() - said > _REPORT_INTERVAL:
+            said = time.monotonic()
+            say(f"    {tool}: {count} packages fetched or compiled")
+    return last

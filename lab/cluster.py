@@ -112,6 +112,9 @@ def issue_user(layout: Layout, name: str, groups: Sequence[str] = ()) -> Path:
 def _decide(layout: Layout, nodes: int | None) -> State:
     present = State.load(layout)
     if present is None:
+        # /run went with a reboot, or `up` was interrupted before it decided anything: the rest fits no new lab.
+        if layout.data.exists():
+            shutil.rmtree(layout.data)
         state = State(nodes=2 if nodes is None else nodes, api_port=_free_port())
     elif nodes is None or nodes == present.nodes:
         return present

@@ -78,11 +78,9 @@ def destroy_all(layout: Layout) -> None:
     for folder in (layout.data, layout.run):
         if folder.exists():
             shutil.rmtree(folder)
+    _remove_mount_points(layout)
     for parent in (layout.run.parent, layout.data.parent):
         _remove_if_empty(parent)
-    # The place where nodes mount their own; another lab's nodes would lose their mount with it.
-    if not layout.data.parent.exists():
-        _remove_if_empty(NODE_FOLDERS["kumulus"])
 
 
 def _wire(layout: Layout, plan: HostPlan) -> None:
@@ -137,7 +135,7 @@ def _mount(layout: Layout, plan: HostPlan) -> None:
         for name, target in NODE_FOLDERS.items():
             source = layout.node_data(plan.name) / name
             source.mkdir(parents=True, exist_ok=True)
-            target.mkdir(parents=True, exist_ok=True)
+            _make_mount_point(layout, target)
             inside("mount", "-n", "--bind", source, target)
 
 
@@ -164,6 +162,28 @@ def _is_ready(layout: Layout, host: str) -> bool:
 
 def _mark_ready(layout: Layout, host: str) -> None:
     _ready_mark(layout, host).touch()
+
+
+def _mount_point_record(layout: Layout) -> Path:
+    """The folders of the machine that were made only for nodes to mount their own on, for all labs together."""
+    return layout.data.parent / "mount-points"
+
+
+def _make_mount_point(layout: Layout, folder: Path) -> None:
+    if not folder.exists():
+        with _mount_point_record(layout).open("a") as record:
+            record.write(f"{folder}\n")
+        folder.mkdir(parents=True)
+
+
+def _remove_mount_points(layout: Layout) -> None:
+    """With the last lab: another one's nodes would lose what they have mounted there."""
+    record = _mount_point_record(layout)
+    if not record.exists() or any(path.is_dir() for path in record.parent.iterdir()):
+        return
+    for line in record.read_text().splitlines():
+        _remove_if_empty(Path(line))
+    record.unlink()
 
 
 def _remove_if_empty(folder: Path) -> None:
