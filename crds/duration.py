@@ -10,12 +10,12 @@ from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 from crds.markers import FORM_KEY, RULES_KEY, Rule
 
-_FORM = re.compile(r"^(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,6})s)?$")
+_FORM = re.compile(r"(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,6})s)?")
 
 
 def parse_duration(value: str) -> timedelta:
     """The length of `1h30m`; hours, minutes and seconds in this order, at least one of them. ValueError otherwise."""
-    match = _FORM.match(value)
+    match = _FORM.fullmatch(value)
     if match is None or not value:
         raise ValueError(f"{value!r} is not a duration: use hours, minutes and seconds, for example 1h30m")
     hours, minutes, seconds = (int(group or 0) for group in match.groups())

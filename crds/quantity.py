@@ -18,7 +18,7 @@ from crds.markers import FORM_KEY, RULES_KEY, Rule
 
 _BINARY = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60}
 _DECIMAL = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15, "E": 10**18}
-_FORM = re.compile(r"^([0-9]{1,19}(?:\.[0-9]{1,9})?)([KMGTPE]i|[kMGTPE]|[eE][0-9]{1,2})?$")
+_FORM = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,9})?)([KMGTPE]i|[kMGTPE]|[eE][0-9]{1,2})?")
 MAXIMUM = 2**63 - 1  # the apiserver's own limit
 
 
@@ -29,7 +29,7 @@ def parse_quantity(value: int | str) -> int:
     if isinstance(value, int):
         number = Decimal(value)
     else:
-        match = _FORM.match(value)
+        match = _FORM.fullmatch(value)
         if match is None:
             raise ValueError(f"{value!r} is not a quantity: use a whole number with a suffix such as Mi, Gi, M or G")
         digits, suffix = match.group(1), match.group(2) or ""

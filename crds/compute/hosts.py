@@ -16,14 +16,14 @@ from crds.model import Model
 from crds.quantity import PositiveQuantity, Quantity
 from crds.types import UID, IPAddress, Label, Name, NodeName, Properties, TenantNames, Text, Value
 
-_RATIO = re.compile(r"^[0-9]{1,4}([.][0-9]{1,3})?$")
+_RATIO = re.compile(r"[0-9]{1,4}([.][0-9]{1,3})?")
 
 
 def parse_ratio(value: Any) -> Decimal:
     """A positive decimal number such as `4` or `1.5`; ValueError otherwise."""
     if isinstance(value, Decimal):
         return value
-    if isinstance(value, bool) or not _RATIO.match(str(value)) or Decimal(str(value)) == 0:
+    if isinstance(value, bool) or not _RATIO.fullmatch(str(value)) or Decimal(str(value)) == 0:
         raise ValueError(f"{value!r} is not a ratio: use a number more than 0, for example 4 or 1.5")
     return Decimal(str(value))
 

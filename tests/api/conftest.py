@@ -10,9 +10,16 @@ import pytest
 
 from lab.api import ApiServer
 from lab.binaries import ensure
+from lab.probe import wait_for
 from runtime.client import Client
 
 ROOT = Path(__file__).parents[2]
+
+
+def _is_established(kubectl: Path, kubeconfig: Path) -> bool:
+    arguments = ["wait", "crd", "--selector=app.kubernetes.io/part-of=kumulus", "--for=condition=Established"]
+    waited = subprocess.run([kubectl, f"--kubeconfig={kubeconfig}", *arguments, "--timeout=60s"], capture_output=True)
+    return waited.returncode == 0
 
 
 @pytest.fixture(scope="session")
@@ -31,18 +38,8 @@ def apiserver() -> Iterator[ApiServer]:
             ],
             check=True,
         )
-        subprocess.run(
-            [
-                helm["kubectl"],
-                f"--kubeconfig={api.kubeconfig}",
-                "wait",
-                "crd",
-                "--selector=app.kubernetes.io/part-of=kumulus",
-                "--for=condition=Established",
-                "--timeout=60s",
-            ],
-            check=True,
-        )
+        # Again and again: kubectl fails when a definition has no conditions at all yet.
+        wait_for(lambda: _is_established(helm["kubectl"], api.kubeconfig), 60, "the definitions are not established")
         yield api
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from crds.manifest import build_manifest
 from crds.meta import Controller, Resource
 from lab.api import ApiServer
 from lab.binaries import ensure
+from lab.probe import wait_for
 
 EXAMPLES: list[dict[str, Any]] = list(
     yaml.safe_load_all(Path(__file__).with_name("test_crds_examples.yaml").read_text())
@@ -32,9 +33,15 @@ class Kubectl:
 
     def __call__(self, *arguments: str, stdin: str | None = None, fails: bool = False) -> str:
         """What the command says: its output, or with `fails` its error, which it must then have."""
-        done = subprocess.run([*self._prefix, *arguments], input=stdin, capture_output=True, text=True, timeout=60)
+        done = self._run(arguments, stdin)
         assert (done.returncode != 0) == fails, done.stderr or done.stdout
         return done.stderr if fails else done.stdout
+
+    def succeeds(self, *arguments: str) -> bool:
+        return self._run(arguments, None).returncode == 0
+
+    def _run(self, arguments: Sequence[str], stdin: str | None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*self._prefix, *arguments], input=stdin, capture_output=True, text=True, timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +50,8 @@ def kubectl() -> Iterator[Kubectl]:
     with ApiServer() as api:
         run = Kubectl(api)
         run("apply", "--server-side", "-f", str(Path(crds.__file__).parent / "manifests"))
-        run("wait", "crd", "--all", "--for=condition=Established", "--timeout=30s")
+        # Again and again: kubectl fails when a definition has no conditions at all yet.
+        wait_for(lambda: run.succeeds("wait", "crd", "--all", "--for=condition=Established"), 30, "not established")
         run("create", "namespace", NAMESPACE)
         yield run
 
