@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lab.command import run
-from lab.layout import MTU, HostPlan, Layout
+from lab.layout import FABRIC_PREFIX, MTU, PUBLIC_PREFIX, HostPlan, Layout
 from lab.mounts import mount_points, own_mount_points
 
 SWITCH = "switch"
@@ -87,15 +87,15 @@ def _wire(layout: Layout, plan: HostPlan) -> None:
     switch = layout.namespaces / f"{SWITCH}.net"
     inside = ["link set lo up"]
     outside = []
-    networks = [("fabric", plan.fabric), ("public", plan.public)] if plan.has_fabric else [("public", plan.public)]
-    for network, address in networks:
+    fabric = [("fabric", plan.fabric, FABRIC_PREFIX)] if plan.has_fabric else []
+    for network, address, prefix in [*fabric, ("public", plan.public, PUBLIC_PREFIX)]:
         # The switch's end is named after the host: an interface name has 15 characters at most.
         port = f"{plan.name}-{network[0]}"
         inside.append(f"link add {network}0 mtu {MTU} type veth peer name {port} mtu {MTU} netns {switch}")
         if address is None:
             inside.append(f"link set {network}0 addrgenmode none")
         else:
-            inside.append(f"address add {address}/24 dev {network}0")
+            inside.append(f"address add {address}/{prefix} dev {network}0")
         inside.append(f"link set {network}0 up")
         outside.append(f"link set {port} addrgenmode none master {network} up")
     net = layout.namespaces / f"{plan.name}.net"
