@@ -41,7 +41,8 @@ class Guest:
     def listening(self, seconds: int = LISTEN_SECONDS) -> Callable[[], str]:
         """Starts to record what arrives on eth0; call the result for the record."""
         self.run(
-            f"rm -f /tmp/frames; (rawrecv eth0 {seconds} >/tmp/frames 2>&1 &); until grep -q listening /tmp/frames; do :; done"
+            f"rm -f /tmp/frames; (rawrecv eth0 {seconds} >/tmp/frames 2>&1 &);"
+            " until grep -q listening /tmp/frames; do :; done"
         )
         return lambda: self.run("until grep -q '^frames' /tmp/frames; do sleep 1; done; cat /tmp/frames", seconds=60)
 
@@ -149,8 +150,7 @@ def test_without_a_rule_nothing_comes_in_and_answers_come_back(cloud: Cloud, ten
 def _until_ping(guest: Guest, address: str, *, answered: bool) -> None:
     wanted = "1 packets received" if answered else " 0 packets received"
     out = guest.run(
-        f"i=0; while [ $i -lt 30 ]; do r=$(ping -c 1 -W 1 {address}); echo \"$r\" | grep -q '{wanted}' && echo DONE && break;"
-        " i=$((i+1)); sleep 0.2; done",
+        f"for i in $(seq 30); do ping -c 1 -W 1 {address} | grep -q '{wanted}' && echo DONE && break; sleep 0.2; done",
         check=False,
     )
     assert "DONE" in out, f"{address}: never {wanted}"
