@@ -11,8 +11,10 @@ import yaml
 import crds
 from crds.manifest import build_manifest
 from crds.meta import Resource
+from crds.reference import render_group, render_index
 
 MANIFESTS = Path(__file__).parent / "manifests"
+REFERENCE = Path(__file__).parents[1] / "docs" / "api"
 
 _HEADER = "# Generated from crds/ by kumulus-crds. Do not edit.\n"
 
@@ -37,13 +39,21 @@ def render_manifest(kind: type[Resource]) -> str:
 
 def render_all() -> dict[Path, str]:
     """Every generated file and what it must hold."""
-    return {MANIFESTS / manifest_name(kind): render_manifest(kind) for kind in crds.KINDS}
+    groups: dict[str, list[type[Resource]]] = {}
+    for kind in crds.KINDS:
+        groups.setdefault(kind.DEFINITION.group, []).append(kind)
+    return {
+        **{MANIFESTS / manifest_name(kind): render_manifest(kind) for kind in crds.KINDS},
+        **{REFERENCE / f"{group}.md": render_group(kinds) for group, kinds in groups.items()},
+        REFERENCE / "README.md": render_index(crds.KINDS),
+    }
 
 
-def differences(files: dict[Path, str], folder: Path, pattern: str) -> list[Path]:
-    """The files that are missing, differ, or are in the folder though nothing generates them."""
+def differences(files: dict[Path, str]) -> list[Path]:
+    """The files that are missing, differ, or lie among the generated ones though nothing generates them."""
     wrong = [path for path, text in files.items() if not path.exists() or path.read_text() != text]
-    return sorted([*wrong, *(path for path in folder.glob(pattern) if path not in files)])
+    present = [*MANIFESTS.glob("*.yaml"), *REFERENCE.glob("*.md")]
+    return sorted([*wrong, *(path for path in present if path not in files)])
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; fail if a file is not up to date")
     arguments = parser.parse_args(argv)
     files = render_all()
-    stale = differences(files, MANIFESTS, "*.yaml")
+    stale = differences(files)
     if arguments.check:
         for path in stale:
             print(f"{path} is not up to date: run kumulus-crds", file=sys.stderr)

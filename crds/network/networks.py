@@ -189,7 +189,6 @@ class PhysicalNetwork(Resource):
         short_names=("physnet",),
         scope="Cluster",
         columns=(PHASE, READY, Column("Description", ".spec.description", "What it is."), REASON, AGE),
-        controller=Controller.PLANNED,
     )
     RULES: ClassVar = (
         Rule(
