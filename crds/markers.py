@@ -48,7 +48,6 @@ class Rule:
     rule: str
     message: str
     field_path: str | None = None
-    optional_old_self: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The rule as an entry of `x-kubernetes-validations`."""
@@ -59,8 +58,6 @@ class Rule:
             entry["message"] = self.message
         if self.field_path:
             entry["fieldPath"] = self.field_path
-        if self.optional_old_self:
-            entry["optionalOldSelf"] = True
         return entry
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
