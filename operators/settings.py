@@ -33,6 +33,15 @@ class Settings:
     """Who signs the agents' client certificates."""
     image_max_virtual_size: int = 1 << 40
     """Bytes; an image that says it is larger is refused."""
+    image_max_size: int = 100 << 30
+    """Bytes; the most that is received of an image, and the most that one may take in the store."""
+    image_imports: int = 2
+    """Imports at once."""
+    image_blob_grace: int = 600
+    """Seconds that stored bytes are kept after the last object that referred to them is gone."""
+    allowed_import_cidrs: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Addresses that image imports may reach although they are forbidden, also those that always are: a mirror inside
+    the cluster, say."""
     forbidden_cidrs: tuple[IPv4Network | IPv6Network, ...] = (ip_network("10.96.0.0/12"),)
     """The cluster's own ranges (Services, pods, nodes), which image imports must not reach, beside loopback, link-local
     and the like, which are always refused."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,7 +60,8 @@ async def make_plain(
     facts = await look(source, declared, limits)
     driver = _driver(facts.format)
     await _cross_check(source, driver, facts)
-    if facts.format == DiskFormat.QCOW2 and await _is_sound(source) and facts.plain:
+    sound = driver == "raw" or await _is_sound(source, driver)
+    if facts.plain and sound:
         return source, facts
     result = await _convert(source, driver, work, limits, on_percent)
     stored = await look(result, DiskFormat.QCOW2, limits)
@@ -94,9 +96,9 @@ async def _cross_check(source: Path, driver: str, facts: ImageFacts) -> None:
         raise problem
 
 
-async def _is_sound(source: Path) -> bool:
-    """Whether a qcow2 has no flaw at all; one with mere leaks is converted. Raises `ImportFailure` if it is corrupt."""
-    program = ["qemu-img", "check", "--output=json", "-f", "qcow2", INPUT]
+async def _is_sound(source: Path, driver: str) -> bool:
+    """Whether the tables have no flaw at all, not even leaks. Raises `ImportFailure` if they are corrupt."""
+    program = ["qemu-img", "check", "--output=json", "-f", driver, INPUT]
     outcome = await sandbox.run(program, source=source, limits=_CHECK)
     if outcome.code == 3:  # leaked clusters alone, by qemu-img(1)
         return False
@@ -137,6 +139,10 @@ async def _convert(
                 " shrink it.",
             )
         raise _unreadable(outcome)
+    # A program that was taken over could have left a link in its folder; nobody writes there any more.
+    kind = result.lstat()
+    if not stat.S_ISREG(kind.st_mode) or kind.st_nlink != 1:
+        raise corrupt("its conversion did not give a file")
     on_percent(100)
     return result
 

@@ -162,6 +162,8 @@ def _failure(where: str, error: Exception) -> ImportFailure:
                 " cluster, upload the image (source.upload), or ask the administrator to allow the address.",
             )
         cause = cause.__cause__ or getattr(cause, "os_error", None)
+    if isinstance(error, aiohttp.InvalidURL):
+        return refused(Reason.SOURCE_REFUSED, f"{where} cannot be used: {error}. Correct the URL.")
     if isinstance(error, aiohttp.ClientPayloadError):
         return transient(Reason.SOURCE_TRUNCATED, f"{where} ended before all bytes had come. Check the server's file.")
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):

@@ -57,7 +57,9 @@ def command(
     argv += ["--setenv", "LC_ALL", "C", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
     argv += ["--unshare-cgroup-try", "--hostname", "sandbox", "--chdir", "/"]
     if root:
-        argv += ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+        argv += ["--cap-drop", "ALL"]
+        for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):  # what setpriv needs to give up all
+            argv += ["--cap-add", capability]
     else:
         argv += ["--unshare-user", "--uid", str(_NOBODY), "--gid", str(_NOBODY), "--cap-drop", "ALL"]
     argv += ["--ro-bind", "/usr", "/usr", *_usr_links(), "--dev", "/dev"]
@@ -68,7 +70,7 @@ def command(
     argv += ["--remount-ro", "/dev", "--remount-ro", "/", "--"]
     if root:
         argv += ["setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups", "--inh-caps=-all"]
-        argv += ["--no-new-privs", "--"]
+        argv += ["--bounding-set=-all", "--no-new-privs", "--"]
     argv += ["prlimit", f"--as={limits.memory}", f"--cpu={limits.cpu}", f"--fsize={limits.file_size}"]
     argv += [f"--nofile={limits.files}", "--core=0", "--"]
     return [*argv, *program]
@@ -113,7 +115,8 @@ async def run(
         )
     except OSError as error:
         raise _unavailable(str(error)) from error
-    assert process.stdout is not None and process.stderr is not None  # noqa: S101 - both were asked for
+    assert process.stdout is not None  # noqa: S101 - asked for
+    assert process.stderr is not None  # noqa: S101 - asked for
     reading = asyncio.gather(_drain(process.stdout, on_output), _drain(process.stderr, None))
     try:
         async with asyncio.timeout(limits.wall):

@@ -100,10 +100,14 @@ class DirectoryStore:
     async def commit(self, file: Path, sha256: str) -> None:
         """Makes a file, whose checksum this is, a blob, and pins it until `unpin`; `file` itself stays."""
         self._pins[sha256] = self._pins.get(sha256, 0) + 1
-        async with self._change:
-            if self.blob(sha256) is None:
-                with disk_errors():
-                    await in_thread(self._link, file, sha256)
+        try:
+            async with self._change:
+                if self.blob(sha256) is None:
+                    with disk_errors():
+                        await in_thread(self._link, file, sha256)
+        except BaseException:
+            self.unpin(sha256)
+            raise
 
     def _link(self, file: Path, sha256: str) -> None:
         with file.open("rb") as content:

@@ -20,7 +20,8 @@ def inspect(file: Bytes) -> ImageFacts:
         raise unsupported(f"The VDI has version {version >> 16}.{version & 0xFFFF}; known is 1.1")
     if kind not in (_DYNAMIC, _STATIC):
         raise backing_file("it is a VDI that is neither dynamic nor static")
-    disk_size, block_size, _, blocks, _ = file.unpack("<QIIII", 0x170, "header")
+    (data_offset,) = file.unpack("<I", 0x158, "header")
+    disk_size, block_size, block_extra, blocks, allocated = file.unpack("<QIIII", 0x170, "header")
     link, parent = file.unpack("16s16s", 0x1A8, "header")
     if any(link) or any(parent):
         raise backing_file("it is a VDI that differs from a parent")
@@ -28,4 +29,6 @@ def inspect(file: Bytes) -> ImageFacts:
         raise unsupported(f"The VDI has blocks of {block_size} bytes; known are blocks of 1 MiB")
     if blocks * block_size < disk_size:
         raise corrupt("its block map is too small for its disk")
+    if allocated > blocks or data_offset + allocated * (block_size + block_extra) > file.size:
+        raise corrupt("it has fewer blocks than its header says")
     return ImageFacts(DiskFormat.VDI, whole_sectors(disk_size))
