@@ -20,6 +20,8 @@ from runtime.events import Recorder
 from runtime.leader import Lease
 from runtime.process import Process
 
+log = logging.getLogger(__name__)
+
 BUILDERS: dict[str, Callable[[Context], Domain]] = {
     "identity": identity.build,
     "image": image.build,
@@ -95,9 +97,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         print(f"kumulus-operator: {error}", file=sys.stderr)
         return 2
-    except* Exception as failures:
+    except ExceptionGroup as failures:
         for failure in failures.exceptions:
-            logging.getLogger(__name__).error("ending: %r", failure, exc_info=failure)
+            log.error("ending: %r", failure, exc_info=failure)
         return 1
     return 0
 
