@@ -34,6 +34,7 @@ def dhcp_files(network: Network, ports: Iterable[Port], run_dir: Path, state_dir
         arguments=_arguments(network, subnets, directory, lease_file(network.uid, state_dir)),
         hosts=_lines(line for port in mine for line in _bindings(port, subnets)),
         options=_lines(line for subnet in subnets for line in _options(network, subnet)),
+        leases=str(lease_file(network.uid, state_dir)),
     )
 
 

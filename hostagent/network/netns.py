@@ -115,6 +115,12 @@ def _prepare_directory(directory: Path) -> None:
 
 
 def release_directory(directory: Path) -> None:
-    """Undo what `create` did to a directory that held nothing but namespaces of this data plane."""
-    if directory.is_dir() and os.path.ismount(directory) and not any(directory.iterdir()):
+    """Undo what `create` did to a directory, once no namespace is left in it."""
+    if directory.is_dir() and not any(directory.iterdir()) and _is_mount_point(directory):
         _call("umount2", str(directory).encode(), _MNT_DETACH)
+
+
+def _is_mount_point(directory: Path) -> bool:
+    """os.path.ismount does not see a directory that is bound to itself."""
+    resolved = str(directory.resolve())
+    return any(line.split()[4] == resolved for line in Path("/proc/self/mountinfo").read_text().splitlines())

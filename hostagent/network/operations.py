@@ -159,3 +159,21 @@ class EndConnections(Operation):
     """Remove tracked connections, then the note of them in the sets `stale4` and `stale6`."""
 
     stale: tuple[Stale, ...]
+
+
+def describe(operation: Operation) -> str:
+    """One line for the log and the report, without the texts of rules."""
+    kind = type(operation).__name__
+    for attribute in ("name", "namespace", "entry", "neighbour", "network_id"):
+        if hasattr(operation, attribute):
+            return f"{kind} {getattr(operation, attribute)}"
+    match operation:
+        case CreateLink(link=link):
+            return f"{kind} {link.name}"
+        case ConfigureChild(wanted=wanted):
+            return f"{kind} {wanted.namespace}"
+        case Filter(commands=commands):
+            return f"{kind} {len(commands)} commands"
+        case EndConnections(stale=stale):
+            return f"{kind} {len(stale)} addresses"
+    return kind

@@ -80,6 +80,8 @@ class DhcpFiles:
     it was started with."""
     hosts: str
     options: str
+    leases: str
+    """Path of the lease file."""
 
 
 @dataclass(frozen=True)
