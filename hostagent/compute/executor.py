@@ -125,7 +125,7 @@ class Executor:
         files, disk = self._files(work), work.spec.root_disk
         files.directory.mkdir(mode=0o711, exist_ok=True)
         base = self._layout.image(disk.image.sha256)
-        await make_overlay(base, disk.image.format.value, files.root_disk, disk.size)
+        await make_overlay(base, disk.image.format.value, files.root_disk, int(disk.size))
         await self._remember(work, memory, RunRecord(disk_made=True))
         memory.done(Step.DISK_READY)
 
@@ -152,6 +152,7 @@ class Executor:
 
     async def _start_paused(self, work: NodeInstance, memory: Memory) -> None:
         await self._hypervisor.start_paused(_uid(work))
+        memory.done(Step.STARTED)
 
     async def _attach_taps(self, work: NodeInstance, memory: Memory) -> None:
         for port in work.spec.ports:

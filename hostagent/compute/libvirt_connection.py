@@ -50,8 +50,16 @@ class LibvirtConnection:
         self._on_connected = on_connected
 
     async def run(self) -> None:
-        """Connects, waits until the connection is lost, and again."""
+        """Connects, waits until the connection is lost, and again. Cancelled, it closes the connection."""
         start_event_loop()
+        try:
+            await self._keep_connected()
+        finally:
+            if self._connection is not None:
+                _close(self._connection)
+            self._pool.shutdown(wait=False)
+
+    async def _keep_connected(self) -> None:
         failures = 0
         loop = asyncio.get_running_loop()
         while True:
@@ -77,10 +85,11 @@ class LibvirtConnection:
         connection = libvirt.open(self._uri)
 
         def closed(_connection: Any, _reason: int, _opaque: Any) -> None:
-            loop.call_soon_threadsafe(lost.set)
+            _hand_over(loop, lost.set)
 
         def changed(_connection: Any, domain: Any, _event: int, _detail: int, _opaque: Any) -> None:
-            loop.call_soon_threadsafe(self._on_domain, domain.UUIDString())
+            uid = domain.UUIDString()
+            _hand_over(loop, lambda: self._on_domain(uid))
 
         connection.registerCloseCallback(closed, None)
         connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, changed, None)
@@ -115,6 +124,12 @@ class LibvirtConnection:
             return True
 
         return await asyncio.get_running_loop().run_in_executor(self._pool, probe)
+
+
+def _hand_over(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
+    # libvirt's thread outlives asyncio's loop when the agent ends.
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(function)
 
 
 def _close(connection: Any) -> None:

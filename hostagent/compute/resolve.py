@@ -44,7 +44,7 @@ def domain_spec(work: NodeInstance, layout: Layout, domain_type: DomainType) -> 
         instance_name=spec.instance_ref.name,
         generation=work.metadata.generation or 0,
         vcpus=spec.vcpus,
-        memory=spec.memory,
+        memory=int(spec.memory),
         disks=(root,),
         nics=tuple(
             Nic(port.mac_address, names.tap(port.uid), port.network.mtu, spec.machine.vif_model.value)
