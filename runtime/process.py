@@ -116,6 +116,8 @@ async def _relist(client: Client, cache: Cache[Any]) -> None:
 
 
 async def _watch(client: Client, namespace: str | None, caches: Sequence[Cache[Any]], liveness: str | None) -> None:
+    # A line per event and handler says nothing that the controllers do not say of what they decide.
+    logging.getLogger("kopf").setLevel(logging.WARNING)
     registry = kopf.OperatorRegistry()
     connection = client.connection()
 
