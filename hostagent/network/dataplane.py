@@ -39,7 +39,7 @@ from hostagent.network.errors import DataPlaneError, NotProgrammed
 from hostagent.network.execute import Executor
 from hostagent.network.model import DesiredNode
 from hostagent.network.observe import observe, read_links
-from hostagent.network.operations import Filter, describe
+from hostagent.network.operations import describe
 from hostagent.network.plan import Places, Plan, plan
 from hostagent.network.report import Report, TapState
 from hostagent.network.sockets import Sockets
@@ -186,9 +186,7 @@ class DataPlane:
             raise DataPlaneError("; ".join(problem.message for problem in problems))
         links = {link.name: link for link in read_links(self._sockets.inner.route).values()}
         failed = {problem.subject for problem in problems}
-        filtered = not any(isinstance(each, Filter) and not each.host for each in made.operations) or not any(
-            problem.message.startswith("Filter") for problem in problems
-        )
+        refused = any(problem.message.startswith("Filter of ports") for problem in problems)
         self._plan = made
         self._metadata = {
             ruleset.metadata_address(made.numbers.indices[tap]): uid
@@ -197,7 +195,7 @@ class DataPlane:
         }
         self._metadata_networks = frozenset(network.uid for network in made.networks if network.uid not in failed)
         return reporting.report(
-            context, made, problems, links, [describe(each) for each in made.operations], filtered=filtered
+            context, made, problems, links, [describe(each) for each in made.operations], filtered=not refused
         )
 
     def _attach(self, name: str) -> None:

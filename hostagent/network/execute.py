@@ -21,7 +21,15 @@ from hostagent.network.conntrack import end_connections
 from hostagent.network.dhcp import lease_file
 from hostagent.network.errors import DataPlaneError, NicInUse
 from hostagent.network.links import ALL_VTEPS
-from hostagent.network.observe import AF_BRIDGE, NTF_MASTER, NTF_STICKY, NUD_NOARP, NUD_PERMANENT, RT_TABLE_LOCAL
+from hostagent.network.observe import (
+    AF_BRIDGE,
+    NTF_MASTER,
+    NTF_SELF,
+    NTF_STICKY,
+    NUD_NOARP,
+    NUD_PERMANENT,
+    RT_TABLE_LOCAL,
+)
 from hostagent.network.report import Problem
 from hostagent.network.ruleset import METADATA_ADDRESS, TABLE
 from hostagent.network.sockets import Sockets
@@ -171,6 +179,7 @@ class Executor:
                     ifname=link.name,
                     kind="bridge",
                     mtu=link.mtu,
+                    address=link.mac,
                     br_stp_state=0,
                     br_mcast_snooping=0,
                     br_forward_delay=0,
@@ -250,7 +259,9 @@ class Executor:
     def _forwarding(self, command: str, entry: ForwardingDatabaseEntry) -> None:
         route = self._sockets.inner.route
         if entry.destination is not None:
-            route.fdb(command, ifindex=self._index(entry.device), lladdr=entry.mac, dst=entry.destination)
+            index = self._index(entry.device)
+            # Said to be the device's own: without flags the kernel would give it to the bridge too.
+            route.fdb(command, ifindex=index, lladdr=entry.mac, dst=entry.destination, flags=NTF_SELF)
             return
         route.neigh(
             command,

@@ -75,7 +75,7 @@ def _network(
     ports = [port for port in desired.ports if port.network_uid == network.uid]
     remote = [each for each in entries if each.vtep != desired.underlay_ip]
     up = uplink(network, desired.physical_networks)
-    devices = [Link(bridge, "bridge", network.mtu)]
+    devices = [Link(bridge, "bridge", network.mtu, mac=bridge_mac(network.uid))]
     forwarding = {ForwardingDatabaseEntry(server, server_mac(network))}
     neighbours: set[Neighbour] = set()
     nic = None
@@ -119,6 +119,12 @@ def _network(
         nic=nic,
         ports={names.tap(port.uid): port.uid for port in ports},
     )
+
+
+def bridge_mac(network_uid: str) -> str:
+    """A fixed one: with the least of its ports' it would change, and the bridge would forget its neighbours."""
+    digits = names.short_id(network_uid)[:10]
+    return "06:" + ":".join(digits[at : at + 2] for at in range(0, 10, 2))
 
 
 def may_suppress(ports: Iterable[Port]) -> bool:

@@ -172,8 +172,8 @@ def describe(operation: Operation) -> str:
             return f"{kind} {link.name}"
         case ConfigureChild(wanted=wanted):
             return f"{kind} {wanted.namespace}"
-        case Filter(commands=commands):
-            return f"{kind} {len(commands)} commands"
+        case Filter(host=host, commands=commands):
+            return f"{kind} {'of the host' if host else 'of ports'}, {len(commands)} commands"
         case EndConnections(stale=stale):
             return f"{kind} {len(stale)} addresses"
     return kind

@@ -32,7 +32,6 @@ _REMOVALS = (
     DetachLink,
     ReturnNic,
     StopDhcp,
-    describe,
 )
 
 
@@ -55,6 +54,7 @@ def report(
     filtered: bool,
 ) -> Report:
     """`links` are those of `kumulus` now; `filtered` says whether the rules of this plan are in the kernel."""
+    failures = list(failures)
     failed = {problem.subject: problem for problem in failures}
     invalid = {problem.subject: problem for problem in context.problems}
     planned = {uid for network in plan.networks for uid in network.ports.values()}
@@ -64,7 +64,7 @@ def report(
         if problem is None and not filtered:
             problem = failed.get("node")
         ports[port.uid] = _port(port.uid, problem, links)
-    problems = (*context.problems, *plan.problems, *failed.values())
+    problems = (*context.problems, *plan.problems, *failures)
     return Report(ports, problems, plan.lingering, tuple(operations))
 
 
