@@ -22,6 +22,7 @@ pytestmark = [
     pytest.mark.timeout(900),
 ]
 
+EC2 = "/latest/meta-data/"
 MAC = "fa:16:3e:00:00:0a"
 ADDRESS = "10.77.0.10"
 USER_DATA = "#!/bin/sh\necho told by user-data on $(hostname)\nexit 3\n"
@@ -227,10 +228,15 @@ async def metadata(world: World) -> AsyncIterator[None]:
                     "services": [],
                 }
             )
-        ec2 = {"instance-id": "i-00000001", "local-ipv4": ADDRESS, "hostname": "web-1"}
-        name = request.path.removeprefix("/latest/meta-data/")
-        if name in ec2:
-            return web.Response(text=ec2[name])
+        # Without the listing, cloud-init asks for it again for five seconds.
+        ec2 = {
+            "": "hostname\ninstance-id\nlocal-ipv4",
+            "instance-id": "i-00000001",
+            "local-ipv4": ADDRESS,
+            "hostname": "web-1",
+        }
+        if request.path.startswith(EC2) and request.path.removeprefix(EC2) in ec2:
+            return web.Response(text=ec2[request.path.removeprefix(EC2)])
         return web.Response(status=404)
 
     listening = world.socket_inside(lambda: socket.create_server(("169.254.169.254", 80)))
