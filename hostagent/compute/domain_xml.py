@@ -90,8 +90,8 @@ def _devices(domain: ET.Element, spec: DomainSpec) -> None:
     for disk in spec.disks:
         _disk(devices, disk, _next_device(taken, disk.bus))
     if spec.config_drive is not None:
-        # A second disk as Nova makes it: cloud-init finds it by its label, on whatever bus.
-        bus = "sata" if "q35" in spec.machine else "ide"
+        # On the bus that the guest has a driver for; it is found by its label. (virtio has no CD-ROM.)
+        bus = spec.disks[0].bus if spec.disks else "virtio"
         _config_drive(devices, spec.config_drive, bus, _next_device(taken, bus))
     for nic in spec.nics:
         _interface(devices, nic)
@@ -137,7 +137,7 @@ def _disk(devices: ET.Element, disk: Disk, device: str) -> None:
 
 
 def _config_drive(devices: ET.Element, path: str, bus: str, device: str) -> None:
-    element = ET.SubElement(devices, "disk", type="file", device="cdrom")
+    element = ET.SubElement(devices, "disk", type="file", device="disk")
     ET.SubElement(element, "driver", name="qemu", type="raw")
     ET.SubElement(element, "source", file=path)
     ET.SubElement(element, "target", dev=device, bus=bus)

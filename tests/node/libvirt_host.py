@@ -60,8 +60,10 @@ class LibvirtHost:
         binds = [word for name, target in _FOLDERS.items() for word in ("--bind", str(self.directory / name), target)]
         with (self.directory / "libvirtd.log").open("ab") as log:
             self._daemon = subprocess.Popen(
-                ["bwrap", "--unshare-net", "--dev-bind", "/", "/", *binds, "--cap-add", "ALL", "--"]
-                + ["libvirtd", "-p", "/run/libvirt/libvirtd.pid", "-f", "/etc/libvirt/libvirtd.conf"],
+                [
+                    *("bwrap", "--unshare-net", "--dev-bind", "/", "/", *binds, "--cap-add", "ALL", "--"),
+                    *("libvirtd", "-p", "/run/libvirt/libvirtd.pid", "-f", "/etc/libvirt/libvirtd.conf"),
+                ],
                 stderr=log,
                 stdin=subprocess.DEVNULL,
             )
@@ -80,7 +82,7 @@ class LibvirtHost:
     def guests(self) -> list[int]:
         """The process IDs of running guests."""
         found = []
-        for path in (self.directory / "run/qemu").glob("*.pid"):
+        for path in (self.directory / "run/qemu").glob("*-*.pid"):
             pid = int(path.read_text())
             if Path(f"/proc/{pid}").exists():
                 found.append(pid)

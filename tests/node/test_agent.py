@@ -1,4 +1,4 @@
-"""The agent on a real apiserver and a real libvirt: guests without network cards, from work object to work object's end."""
+"""The agent on a real apiserver and a real libvirt: guests without network cards, from work object to its end."""
 
 from __future__ import annotations
 
