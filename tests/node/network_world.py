@@ -96,7 +96,7 @@ class Guest:
             self.run("ip", "addr", "add", address, "dev", "eth0", *(["nodad"] if ":" in address else []))
 
     def pings(self, address: str, count: int = 1) -> bool:
-        result = self.run("ping", "-n", "-c", str(count), "-i", "0.1", "-W", "0.6", "-w", "2", address, check=False)
+        result = self.run("ping", "-n", "-c", str(count), "-i", "0.1", "-W", "0.5", address, check=False)
         return result.returncode == 0
 
     def raw_socket(self) -> socket.socket:
