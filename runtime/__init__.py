@@ -8,3 +8,5 @@ The package knows no domain. A process is made of
 - `runtime.controller.Controller`: a deduplicating queue per key with back-off around one `reconcile(key)`;
 - `runtime.process`: kopf as the doorbell, leader election, resync, probes.
 """
+
+from runtime import aio_only as aio_only

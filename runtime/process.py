@@ -41,10 +41,11 @@ class Process:
     liveness: str | None = None
     resync_every: float = 600
     ready: asyncio.Event = field(default_factory=asyncio.Event)
+    _stop: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
         """Runs until SIGTERM or SIGINT, or until a part fails, which ends the process: it is started anew clean."""
-        stop = asyncio.Event()
+        stop = self._stop
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
@@ -73,7 +74,7 @@ class Process:
             first = True
             for namespace, caches in by_namespace.items():
                 endpoint = self.liveness if first else None
-                group.create_task(_watch(self.cluster.client, namespace, caches, endpoint))
+                group.create_task(_watch(self.cluster.client, namespace, caches, endpoint, self._stop))
                 first = False
             group.create_task(self._resync())
             self.ready.set()
@@ -115,7 +116,9 @@ async def _relist(client: Client, cache: Cache[Any]) -> None:
     cache.relist((trimmed(obj) for obj in objects), version)
 
 
-async def _watch(client: Client, namespace: str | None, caches: Sequence[Cache[Any]], liveness: str | None) -> None:
+async def _watch(
+    client: Client, namespace: str | None, caches: Sequence[Cache[Any]], liveness: str | None, stop: asyncio.Event
+) -> None:
     # A line per event and handler says nothing that the controllers do not say of what they decide.
     logging.getLogger("kopf").setLevel(logging.WARNING)
     registry = kopf.OperatorRegistry()
@@ -134,7 +137,8 @@ async def _watch(client: Client, namespace: str | None, caches: Sequence[Cache[A
         namespaces=[] if namespace is None else [namespace],
         liveness_endpoint=liveness,
     )
-    raise RuntimeError("the watches ended")
+    # kopf has put its own signal handlers in the place of ours, and returns when it is signalled.
+    stop.set()
 
 
 def _doorbell(registry: kopf.OperatorRegistry, cache: Cache[Any]) -> None:
