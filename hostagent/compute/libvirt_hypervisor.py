@@ -162,7 +162,8 @@ def _host(connection: Any) -> HostInfo:
     version = connection.getVersion()
     return HostInfo(
         vcpus=int(info[2]),
-        memory=int(info[1]) << 20,
+        # Not getInfo's, which stays as it was when libvirtd began although memory may be plugged in.
+        memory=int(connection.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS)["total"]) << 10,
         architecture=capabilities.findtext("host/cpu/arch") or str(info[0]),
         cpu_model=capabilities.findtext("host/cpu/model") or "",
         cpu_vendor=capabilities.findtext("host/cpu/vendor") or "",

@@ -14,7 +14,8 @@ _TIMEOUT = 60
 async def make_overlay(base: Path, base_format: str, target: Path, size: int) -> None:
     """Makes `target` as an overlay of `size` bytes on `base`, whole or not at all. Raises NodeError."""
     temporary = durable.partial(target)
-    argv = ("qemu-img", "create", "-q", "-f", "qcow2", "-F", base_format, "-b", str(base), str(temporary), str(int(size)))
+    formats = ("-f", "qcow2", "-F", base_format)
+    argv = ("qemu-img", "create", "-q", *formats, "-b", str(base), str(temporary), str(int(size)))
     process = await asyncio.create_subprocess_exec(
         *argv, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
     )
