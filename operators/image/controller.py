@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 
-from crds.conditions import ConditionStatus, find_condition
+from crds.conditions import find_condition
 from crds.image import Image, ImageStatus
 from crds.meta import ObjectRef
 from operators.domain import Context
@@ -13,6 +13,7 @@ from operators.image.jobs import Importer
 from operators.image.plan import Observed, Plan, Step, plan, plan_deletion, request_of
 from operators.image.store import DirectoryStore
 from operators.image.uploads import Uploads
+from operators.status import READY, STALLED, write_status
 from runtime.cache import Cache, Key
 from runtime.kind import kind_of
 
@@ -58,7 +59,7 @@ class ImageReconciler:
             await self._delete(image)
             return None
         if FINALIZER not in image.metadata.finalizers:
-            await self._context.cluster.add_finalizer(IMAGE, _meta(image), FINALIZER)
+            await self._context.cluster.add_finalizer(IMAGE, image.metadata.to_dict(), FINALIZER)
             image = self._images.get(key.name, key.namespace) or image
         decided = plan(image, self._observe(image), self._context.settings.image_service_url, self._context.now())
         await self._carry_out(image, decided)
@@ -91,37 +92,27 @@ class ImageReconciler:
             self._importer.settle(image.metadata.uid)
 
     async def _write(self, image: Image, status: ImageStatus) -> None:
-        meta = image.metadata
-        wrote = await self._context.cluster.patch_status(
-            IMAGE, meta.name, meta.namespace, image.status.to_dict(), status.to_dict()
-        )
-        if wrote:
+        if await write_status(self._context.cluster, image, status):
             await self._tell(image, status)
 
     async def _tell(self, image: Image, status: ImageStatus) -> None:
         """An Event when the import ended, well or badly."""
-        before = find_condition(image.status.conditions, "Ready")
-        after = find_condition(status.conditions, "Ready")
+        before, after = (find_condition(of.conditions, READY) for of in (image.status, status))
         if after is None or (before is not None and before.reason == after.reason):
             return
-        recorder = self._context.recorder
-        stalled = find_condition(status.conditions, "Stalled")
-        if after.reason == Reason.ACTIVE and after.status == ConditionStatus.TRUE:
-            await recorder.record(IMAGE, _meta(image), "Imported", "The image was imported and can be used.")
-        elif stalled is not None:
-            await recorder.record(IMAGE, _meta(image), stalled.reason, stalled.message, action="Import", warning=True)
+        recorder, meta = self._context.recorder, image.metadata.to_dict()
+        if after.reason == Reason.ACTIVE:
+            await recorder.record(IMAGE, meta, "Imported", "The image was imported and can be used.")
+        elif find_condition(status.conditions, STALLED) is not None:
+            await recorder.record(IMAGE, meta, after.reason, after.message, action="Import", warning=True)
 
     async def _delete(self, image: Image) -> None:
         held = plan_deletion(image, self._context.now())
         if held is not None:
-            await self._write(image, held.status)
+            await self._write(image, held)
             return
         key = Key(image.metadata.namespace or "", image.metadata.name)
         await self._importer.discard(key)
         if image.spec.source.upload is not None:
             await self._uploads.withdraw(image)
-        await self._context.cluster.remove_finalizer(IMAGE, _meta(image), FINALIZER)
-
-
-def _meta(image: Image) -> dict[str, object]:
-    return image.metadata.to_dict()
+        await self._context.cluster.remove_finalizer(IMAGE, image.metadata.to_dict(), FINALIZER)

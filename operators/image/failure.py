@@ -18,7 +18,6 @@ class Reason(StrEnum):
 
     NOT_SUPPORTED = "NotSupported"
     IMAGE_NOT_FOUND = "ImageNotFound"
-    IMAGE_NOT_SHARED = "ImageNotShared"
     IMAGE_NOT_ACTIVE = "ImageNotActive"
 
     FORBIDDEN_ADDRESS = "ForbiddenAddress"

@@ -7,13 +7,17 @@ from datetime import datetime
 from enum import StrEnum
 
 from crds.access import AccessScope
-from crds.conditions import Condition, ConditionStatus, remove_condition, set_condition
+from crds.conditions import ConditionStatus, set_condition
 from crds.image import Image, ImagePhase, ImageStatus
 from crds.meta import NameRef
 from crds.quantity import Quantity
 from operators.image.failure import Reason
 from operators.image.model import Done, Failed, ImportRequest, Job, Running, Stage, StoredImage
+from operators.status import STALLED, Verdict, ready, stalled, summarized, waiting
 from runtime.cache import Key
+
+_OFFER_AGAIN = 60.0
+"""Seconds; a Secret that somebody deleted is made anew, with another token."""
 
 
 class Step(StrEnum):
@@ -55,12 +59,6 @@ class Plan:
     again: float | None = None
 
 
-class _Progress(StrEnum):
-    DONE = "Done"
-    WORKING = "Working"
-    STALLED = "Stalled"
-
-
 def upload_secret_name(image: Image) -> str:
     """The name holds a part of the UID, so that it is never that of a user's, or of a former Image's Secret."""
     return f"{image.metadata.name[:230]}-upload-{image.metadata.uid[:8]}"
@@ -82,7 +80,7 @@ def plan(image: Image, observed: Observed, service_url: str, now: datetime) -> P
     """The plan for an Image that is not being deleted."""
     unsupported = _unsupported(image)
     if unsupported:
-        return Plan(_status(image, now, ImagePhase.ERROR, _Progress.STALLED, Reason.NOT_SUPPORTED, unsupported))
+        return Plan(_status(image, now, ImagePhase.ERROR, stalled(Reason.NOT_SUPPORTED, unsupported)))
     if image.status.stored_sha256 is not None and observed.stored is not False:
         return _settled(image, image.status, observed, now)
     if isinstance(observed.job, Done):
@@ -92,22 +90,21 @@ def plan(image: Image, observed: Observed, service_url: str, now: datetime) -> P
     return _importing(image, observed, now)
 
 
-def plan_deletion(image: Image, now: datetime) -> Plan | None:
-    """What a protected Image's status says while its deletion waits; None when it may go."""
+def plan_deletion(image: Image, now: datetime) -> ImageStatus | None:
+    """What the status of a protected Image says while its deletion waits; None when it may go."""
     if not image.spec.protected:
         return None
-    conditions = _set(
+    generation = image.metadata.generation
+    conditions = set_condition(
         image.status.conditions,
-        "Stalled",
-        True,
+        STALLED,
+        ConditionStatus.TRUE,
         Reason.PROTECTED,
         "The image is to be deleted but protected. Set spec.protected to false to let it go.",
-        image,
+        generation,
         now,
     )
-    return Plan(
-        image.status.model_copy(update={"conditions": conditions, "observed_generation": image.metadata.generation})
-    )
+    return image.status.model_copy(update={"conditions": conditions, "observed_generation": generation})
 
 
 def _unsupported(image: Image) -> str | None:
@@ -143,14 +140,14 @@ def _settled(image: Image, facts: ImageStatus, observed: Observed, now: datetime
     base = image.model_copy(update={"status": facts.model_copy(update={"upload_secret_ref": None})})
     wanted = image.spec.sha256
     if wanted is not None and wanted != facts.sha256:
-        message = f"The bytes have SHA-256 {facts.sha256}, not {wanted} as spec.sha256 says. Correct or remove it."
-        status = _status(base, now, ImagePhase.ERROR, _Progress.STALLED, Reason.CHECKSUM_MISMATCH, message)
+        message = f"The bytes have SHA-256 {facts.sha256}, not {wanted} as spec.sha256 says. Create a new Image."
+        status = _status(base, now, ImagePhase.ERROR, stalled(Reason.CHECKSUM_MISMATCH, message))
     elif image.spec.deactivated:
         message = "The image is withheld from new instances. Set spec.deactivated to false to offer it again."
-        status = _status(base, now, ImagePhase.DEACTIVATED, _Progress.DONE, Reason.DEACTIVATED, message, 100)
+        status = _status(base, now, ImagePhase.DEACTIVATED, ready(Reason.DEACTIVATED, message), 100)
     else:
         message = "The image can be used."
-        status = _status(base, now, ImagePhase.ACTIVE, _Progress.DONE, Reason.ACTIVE, message, 100)
+        status = _status(base, now, ImagePhase.ACTIVE, ready(Reason.ACTIVE, message), 100)
     return Plan(status, tuple(steps))
 
 
@@ -168,7 +165,7 @@ def _importing(image: Image, observed: Observed, now: datetime) -> Plan:
         if job.generation < (image.metadata.generation or 0):
             return _started(base, observed.trouble, now)
         message = f"{job.message} A change of this Image's spec, as of its description, tries the same source again."
-        return Plan(_status(base, now, ImagePhase.ERROR, _Progress.STALLED, job.reason, message))
+        return Plan(_status(base, now, ImagePhase.ERROR, stalled(job.reason, message)))
     if upload and not observed.arrived:
         return _awaiting_upload(base, now)
     if not upload and _stays_in_error(image):
@@ -193,24 +190,27 @@ def _retrying(image: Image, job: Failed, now: datetime) -> Plan:
     else:
         steps, again = (), (job.retry_at - now).total_seconds()
     message = f"{job.message} Failed {job.failures} time{'s' if job.failures > 1 else ''}, trying again."
-    status = _status(image, now, ImagePhase.QUEUED, _Progress.WORKING, job.reason, message)
+    status = _status(image, now, ImagePhase.QUEUED, waiting(job.reason, message))
     return Plan(status, steps, again)
 
 
 def _awaiting_upload(image: Image, now: datetime) -> Plan:
     name = upload_secret_name(image)
-    message = f"Waits for its bytes: PUT them to the URL in key url of Secret {name}, for example with curl -T."
-    status = _status(image, now, ImagePhase.QUEUED, _Progress.WORKING, Reason.AWAITING_UPLOAD, message)
-    return Plan(_offering(status, image), (Step.OFFER_UPLOAD,))
+    message = f"PUT the bytes to the URL in key url of Secret {name}, for example with curl -T."
+    verdict = waiting(Reason.AWAITING_UPLOAD, f"Waits for the image's bytes. {message}")
+    if image.status.sha256 is not None:
+        verdict = waiting(Reason.STORE_LOST, f"The image's bytes are not in the store any more. {message}")
+    status = _status(image, now, ImagePhase.QUEUED, verdict)
+    return Plan(_offering(status, image), (Step.OFFER_UPLOAD,), _OFFER_AGAIN)
 
 
 def _upload_again(image: Image, job: Failed, now: datetime) -> Plan:
     message = f"{job.message} The URL in Secret {upload_secret_name(image)} takes another upload."
     if job.retry_at is not None:
-        status = _status(image, now, ImagePhase.QUEUED, _Progress.WORKING, job.reason, message)
+        status = _status(image, now, ImagePhase.QUEUED, waiting(job.reason, message))
     else:
-        status = _status(image, now, ImagePhase.ERROR, _Progress.STALLED, job.reason, message)
-    return Plan(_offering(status, image), (Step.OFFER_UPLOAD,))
+        status = _status(image, now, ImagePhase.ERROR, stalled(job.reason, message))
+    return Plan(_offering(status, image), (Step.OFFER_UPLOAD,), _OFFER_AGAIN)
 
 
 def _offering(status: ImageStatus, image: Image) -> ImageStatus:
@@ -220,14 +220,14 @@ def _offering(status: ImageStatus, image: Image) -> ImageStatus:
 def _running(image: Image, job: Running, trouble: str | None, now: datetime) -> ImageStatus:
     if job.stage == Stage.SAVING:
         text = "The bytes are being received."
-        return _status(image, now, ImagePhase.SAVING, _Progress.WORKING, Reason.SAVING, text, job.percent)
+        return _status(image, now, ImagePhase.SAVING, waiting(Reason.SAVING, text), job.percent)
     if job.stage == Stage.IMPORTING:
         text = "The bytes are being inspected and converted."
-        return _status(image, now, ImagePhase.IMPORTING, _Progress.WORKING, Reason.IMPORTING, text, job.percent)
+        return _status(image, now, ImagePhase.IMPORTING, waiting(Reason.IMPORTING, text), job.percent)
     if trouble is not None:
-        return _status(image, now, ImagePhase.QUEUED, _Progress.WORKING, Reason.STORE_FAILED, trouble)
+        return _status(image, now, ImagePhase.QUEUED, waiting(Reason.STORE_FAILED, trouble))
     text = "Waits until one of the imports that run has ended."
-    return _status(image, now, ImagePhase.QUEUED, _Progress.WORKING, Reason.WAITING_FOR_TURN, text)
+    return _status(image, now, ImagePhase.QUEUED, waiting(Reason.WAITING_FOR_TURN, text))
 
 
 def _copied(image: Image, original: Image | None, now: datetime) -> Plan:
@@ -238,20 +238,17 @@ def _copied(image: Image, original: Image | None, now: datetime) -> Plan:
     # Whether an Image that is not shared exists is not told.
     if original is None or not _may_use(original, image.metadata.namespace or ""):
         text = f"There is no Image {name} that this tenant may use. Correct spec.source.imageRef, or have it shared."
-        reason = Reason.IMAGE_NOT_FOUND if original is None else Reason.IMAGE_NOT_SHARED
-        if original is None or original.metadata.namespace != image.metadata.namespace:
-            reason = Reason.IMAGE_NOT_FOUND
-        return Plan(_status(base, now, ImagePhase.QUEUED, _Progress.WORKING, reason, text))
+        return Plan(_status(base, now, ImagePhase.QUEUED, waiting(Reason.IMAGE_NOT_FOUND, text)))
     facts = original.status
     if facts.phase != ImagePhase.ACTIVE or facts.stored_sha256 is None:
         text = f"Image {name} is {facts.phase}. The copy is made when it is Active."
-        return Plan(_status(base, now, ImagePhase.QUEUED, _Progress.WORKING, Reason.IMAGE_NOT_ACTIVE, text))
+        return Plan(_status(base, now, ImagePhase.QUEUED, waiting(Reason.IMAGE_NOT_ACTIVE, text)))
     if image.spec.disk_format != original.spec.disk_format:
         text = (
             f"spec.diskFormat says {image.spec.disk_format}, but Image {name} is {original.spec.disk_format}."
             f" Create a new Image with diskFormat {original.spec.disk_format}."
         )
-        return Plan(_status(base, now, ImagePhase.ERROR, _Progress.STALLED, Reason.FORMAT_MISMATCH, text))
+        return Plan(_status(base, now, ImagePhase.ERROR, stalled(Reason.FORMAT_MISMATCH, text)))
     same = ("size", "virtual_size", "sha256", "stored_sha256", "detected_format", "url")
     return _settled(
         image, image.status.model_copy(update={field: getattr(facts, field) for field in same}), Observed(), now
@@ -272,34 +269,13 @@ def _without_stored(status: ImageStatus) -> ImageStatus:
 
 
 def _status(
-    image: Image,
-    now: datetime,
-    phase: ImagePhase,
-    progress: _Progress,
-    reason: Reason,
-    message: str,
-    percent: int | None = None,
+    image: Image, now: datetime, phase: ImagePhase, verdict: Verdict, percent: int | None = None
 ) -> ImageStatus:
-    conditions = image.status.conditions
-    ready = progress == _Progress.DONE
-    conditions = _set(conditions, "Ready", ready, reason, message, image, now)
-    for type, state in (("Reconciling", _Progress.WORKING), ("Stalled", _Progress.STALLED)):
-        if progress == state:
-            conditions = _set(conditions, type, True, reason, message, image, now)
-        else:
-            conditions = remove_condition(conditions, type)
     return image.status.model_copy(
         update={
             "phase": phase,
             "progress": percent,
-            "conditions": conditions,
+            "conditions": summarized(image.status.conditions, verdict, image.metadata.generation, now),
             "observed_generation": image.metadata.generation,
         }
     )
-
-
-def _set(
-    conditions: list[Condition], type: str, value: bool, reason: Reason, message: str, image: Image, now: datetime
-) -> list[Condition]:
-    status = ConditionStatus.TRUE if value else ConditionStatus.FALSE
-    return set_condition(conditions, type, status, reason, message, image.metadata.generation, now)

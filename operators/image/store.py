@@ -22,8 +22,8 @@ from pathlib import Path
 from operators.image.sink import disk_errors
 from operators.image.threads import in_thread
 
-_BLOB = re.compile(r"^([0-9a-f]{64})\.qcow2$")
-_SHA256 = re.compile(r"^[0-9a-f]{64}$")
+_BLOB = re.compile(r"([0-9a-f]{64})\.qcow2")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class DirectoryStore:
@@ -89,13 +89,13 @@ class DirectoryStore:
 
     def blob(self, sha256: str) -> Path | None:
         """The file of a blob, if it is there. `sha256` may be anything that somebody sent."""
-        if not _SHA256.match(sha256):
+        if not _SHA256.fullmatch(sha256):
             return None
         path = self._blobs / f"{sha256}.qcow2"
         return path if path.is_file() else None
 
     def blobs(self) -> list[str]:
-        return [match.group(1) for path in self._blobs.iterdir() if (match := _BLOB.match(path.name))]
+        return [match.group(1) for path in self._blobs.iterdir() if (match := _BLOB.fullmatch(path.name))]
 
     async def commit(self, file: Path, sha256: str) -> None:
         """Makes a file, whose checksum this is, a blob, and pins it until `unpin`; `file` itself stays."""
