@@ -42,10 +42,13 @@ class WorkSource:
         groups.on_change(lambda key, old, new: self._slice_changed(SecurityGroupSlice, key))
 
     async def wait_ready(self) -> None:
-        """Returns when the caches are filled, or when the API has been away for long enough to go by the ledger."""
+        """Returns when the caches are filled, or when the API has been away for long enough to go by the ledger.
+
+        With an empty ledger it waits on: an agent that knows of no guest must not program a network without guests.
+        """
         caches = (self._instances, self._networks, self._groups)
         try:
-            async with asyncio.timeout(WAIT_FOR_API):
+            async with asyncio.timeout(WAIT_FOR_API if self._kept_instances else None):
                 for cache in caches:
                     await cache.synced.wait()
         except TimeoutError:

@@ -18,6 +18,7 @@ from hostagent.compute import console_log, run_record
 from hostagent.compute.domain_spec import DomainType
 from hostagent.compute.domain_xml import domain_xml
 from hostagent.compute.hypervisor import Hypervisor
+from hostagent.compute.orphans import end_orphans
 from hostagent.compute.plan import Action
 from hostagent.compute.resolve import FINALIZER, domain_spec
 from hostagent.compute.root_disk import make_overlay
@@ -85,6 +86,7 @@ class Executor:
             Action.MAKE_ROOT_DISK: self._make_root_disk,
             Action.MAKE_CONFIG_DRIVE: self._make_config_drive,
             Action.PROGRAM_PORTS: self._program_ports,
+            Action.END_ORPHANS: self._end_orphans,
             Action.CREATE_TAPS: self._create_taps,
             Action.DEFINE: self._define,
             Action.START_PAUSED: self._start_paused,
@@ -139,6 +141,9 @@ class Executor:
         await self._user_data.guest(work)
         if work.spec.ports:
             require_programmed(await self._network.synced(), work)
+
+    async def _end_orphans(self, work: NodeInstance, memory: Memory) -> None:
+        await asyncio.to_thread(end_orphans, _uid(work))
 
     async def _create_taps(self, work: NodeInstance, memory: Memory) -> None:
         memory.taps_gone = False

@@ -150,6 +150,9 @@ class Instances:
         ticker = asyncio.create_task(self._tell_progress(work, memory))
         try:
             await self._execute(work, memory, steps)
+            if _is_unseen(work) and is_on(observed.domain):
+                # What is reported as observed is in force: a changed security group, for example.
+                await self._executor.run(Action.PROGRAM_PORTS, work, memory)
         except NodeError as failure:
             error = failure
         except HypervisorUnavailable:
@@ -244,3 +247,9 @@ class Instances:
             await self._report(
                 work, memory, Finding(None, Reason.BUILDING, None, False, None, memory.ports, memory.steps)
             )
+
+
+def _is_unseen(work: NodeInstance) -> bool:
+    """Whether the guest stays and this generation of its spec has not been reported yet."""
+    deleting = work.metadata.deletion_timestamp is not None
+    return not deleting and work.status.observed_generation != work.metadata.generation

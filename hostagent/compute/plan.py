@@ -23,6 +23,7 @@ class Action(StrEnum):
     MAKE_ROOT_DISK = "MakeRootDisk"
     MAKE_CONFIG_DRIVE = "MakeConfigDrive"
     PROGRAM_PORTS = "ProgramPorts"
+    END_ORPHANS = "EndOrphans"
     CREATE_TAPS = "CreateTaps"
     DEFINE = "Define"
     START_PAUSED = "StartPaused"
@@ -114,7 +115,13 @@ def _delete(desired: Desired, observed: Observed) -> Plan:
         actions.append(Action.DESTROY)
     if observed.domain is not None:
         actions.append(Action.UNDEFINE)
-    actions += [Action.DELETE_TAPS, Action.REMOVE_PORTS, Action.REMOVE_FILES, Action.REMOVE_FINALIZER]
+    actions += [
+        Action.END_ORPHANS,
+        Action.DELETE_TAPS,
+        Action.REMOVE_PORTS,
+        Action.REMOVE_FILES,
+        Action.REMOVE_FINALIZER,
+    ]
     return Plan(tuple(actions), reason=Reason.DELETING)
 
 
@@ -132,7 +139,8 @@ def _start(desired: Desired, observed: Observed, then: tuple[Action, ...]) -> Pl
         actions.append(Action.MAKE_ROOT_DISK)
     if desired.config_drive:
         actions.append(Action.MAKE_CONFIG_DRIVE)
-    actions += [Action.PROGRAM_PORTS, Action.CREATE_TAPS, Action.DEFINE, Action.START_PAUSED, *then]
+    actions += [Action.PROGRAM_PORTS, Action.END_ORPHANS, Action.CREATE_TAPS]
+    actions += [Action.DEFINE, Action.START_PAUSED, *then]
     return Plan(tuple(actions))
 
 
