@@ -163,7 +163,10 @@ async def measure(cloud: Cloud, count: int) -> Object:
             before = writes(cloud)
             sequential: dict[str, Object] = {}
             for index in range(count):
-                sequential |= await boot(client, [f"s{index}"])
+                one = await boot(client, [f"s{index}"])
+                # Its kernel would compete with the next boot for the cores.
+                await asyncio.to_thread(requests.wait_for, {entry["mac"] for entry in one.values()}, 60)
+                sequential |= one
             per_instance = (writes(cloud) - before) / count
             steps = await steps_of(client)
             for entry in sequential.values():
@@ -174,8 +177,7 @@ async def measure(cloud: Cloud, count: int) -> Object:
             together = await boot(client, [f"p{index}" for index in range(count)])
             all_ready = max(entry["ready"] for entry in together.values()) - begun
             rss = {pid: rss_mb(pid) for pid in (*agents, *operators) if pid}
-            macs = {entry["mac"] for entry in [*sequential.values(), *together.values()]}
-            await asyncio.to_thread(requests.wait_for, macs, 240)
+            await asyncio.to_thread(requests.wait_for, {entry["mac"] for entry in together.values()}, 240)
             cloud.delete("instances", "--all", TENANT)
             cpu = {pid: cpu_seconds(pid) for pid in agents if pid}
             say(f"idle for {IDLE_SECONDS} s")
