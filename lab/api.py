@@ -76,7 +76,9 @@ class ApiServer:
 
     def user_kubeconfig(self, name: str, groups: Sequence[str] = ()) -> Path:
         """A kubeconfig whose client certificate says that its holder is user ``name`` in ``groups``."""
-        return self.plane.kubeconfig(self.directory / "users" / f"{name.replace('/', '_')}.kubeconfig", name, groups)
+        # Neither separates folders in the file's name, nor, for clients, one file from the next.
+        file = name.translate(str.maketrans("/:", "__"))
+        return self.plane.kubeconfig(self.directory / "users" / f"{file}.kubeconfig", name, groups)
 
     def log(self, program: str) -> Path:
         return self.directory / "logs" / f"{program}.log"
