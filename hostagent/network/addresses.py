@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Iterable
@@ -22,12 +23,24 @@ def version(text: str) -> int:
     return 6 if ":" in text else 4
 
 
+@functools.lru_cache(maxsize=1 << 14)
+def canonical_prefix(text: str) -> str:
+    """An address or prefix as `collapse` writes it. Raises ValueError."""
+    return bare(ipaddress.ip_network(text, strict=False))
+
+
 def collapse(prefixes: Iterable[str]) -> list[str]:
     """The least set of prefixes that covers the same addresses, sorted; a single address without its length."""
+    return list(_collapsed(tuple(prefixes)))
+
+
+# Groups of hundreds of members stay the same from one reconcile to the next.
+@functools.lru_cache(maxsize=256)
+def _collapsed(prefixes: tuple[str, ...]) -> tuple[str, ...]:
     networks = [ipaddress.ip_network(each, strict=False) for each in prefixes]
     four = ipaddress.collapse_addresses(each for each in networks if isinstance(each, ipaddress.IPv4Network))
     six = ipaddress.collapse_addresses(each for each in networks if isinstance(each, ipaddress.IPv6Network))
-    return [*(bare(each) for each in four), *(bare(each) for each in six)]
+    return (*(bare(each) for each in four), *(bare(each) for each in six))
 
 
 def bare(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> str:

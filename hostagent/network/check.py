@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from hostagent.network import names
-from hostagent.network.addresses import bare, check_mac
+from hostagent.network.addresses import canonical_prefix, check_mac
 from hostagent.network.model import (
     AddressPair,
     DesiredNode,
@@ -156,7 +156,7 @@ def _address(text: str | None) -> str | None:
 def _port(port: Port) -> Port:
     names.short_id(port.uid)
     pairs = tuple(
-        AddressPair(bare(ipaddress.ip_network(each.ip, strict=False)), check_mac(each.mac) if each.mac else None)
+        AddressPair(canonical_prefix(each.ip), check_mac(each.mac) if each.mac else None)
         for each in port.allowed_address_pairs
     )
     hostname = port.hostname if port.hostname and _HOSTNAME.fullmatch(port.hostname) else None
@@ -174,7 +174,7 @@ def _group(group: SecurityGroup) -> SecurityGroup:
     rules = tuple(each for each in group.rules if each.remote_group is None or _UID.fullmatch(each.remote_group))
     if len(rules) != len(group.rules):
         raise ValueError("a rule names a remote group by what is not a UID")
-    members = tuple(bare(ipaddress.ip_network(each, strict=False)) for each in group.members)
+    members = tuple(canonical_prefix(each) for each in group.members)
     return replace(group, rules=rules, members=members)
 
 

@@ -33,6 +33,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from pyroute2.netlink.exceptions import NetlinkError
+
 from hostagent.network import names, netns, reporting, ruleset
 from hostagent.network.check import checked
 from hostagent.network.errors import DataPlaneError, NotProgrammed
@@ -164,7 +166,10 @@ class DataPlane:
         self._thread.shutdown()
 
     async def _run(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        except NetlinkError as error:
+            raise DataPlaneError(f"the kernel refuses: {error}") from error
 
     def _places(self) -> Places:
         config = self._config
@@ -223,8 +228,8 @@ class DataPlane:
         return listener
 
     def _leftovers(self, desired: DesiredNode) -> tuple[str, ...]:
-        made, context = self._planned(desired)
-        return reporting.leftovers(made, context.observed)
+        made, _ = self._planned(desired)
+        return reporting.leftovers(made)
 
     def _teardown(self) -> None:
         teardown(

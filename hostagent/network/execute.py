@@ -255,6 +255,11 @@ class Executor:
             self._sockets.inner.route.link("set", index=index, net_ns_fd=home)
         finally:
             os.close(home)
+        # The move took it down.
+        host = self._sockets.host.route
+        back = index_of(host, name)
+        if back is not None:
+            host.link("set", index=back, state="up")
 
     def _forwarding(self, command: str, entry: ForwardingDatabaseEntry) -> None:
         route = self._sockets.inner.route

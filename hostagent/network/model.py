@@ -1,7 +1,7 @@
 """What the data plane of one node is asked to be: the planner's input.
 
-`resolve.py` makes these from `crds.node` objects. Addresses are canonical strings, checked where they enter
-(`resolve.py`); collections are tuples, so that equal input compares equal.
+The agent makes these from work objects and slices. Addresses are strings, checked and made canonical by `check.py`;
+collections are tuples, so that equal input compares equal.
 """
 
 from __future__ import annotations

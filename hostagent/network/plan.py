@@ -134,9 +134,13 @@ def _network(network: PlannedNetwork, observed: NodeState) -> Iterator[Operation
 
     *_, server = network.devices
     pair_broken = server.name in observed.links and found_child.device is None
-    for wanted in network.devices:
-        found = observed.links.get(wanted.name)
-        if wanted is server and found and pair_broken:
+    for planned in network.devices:
+        wanted, found = planned, observed.links.get(planned.name)
+        if wanted.name == network.nic:
+            nic = found or observed.host_links.get(wanted.name)
+            # Other users of the wire may send longer frames than this network's guests.
+            wanted = replace(wanted, mtu=max(wanted.mtu, nic.mtu if nic else 0))
+        if planned is server and found and pair_broken:
             yield DeleteLink(scope, wanted.name)
             found = None
         yield from _device(network, wanted, found)

@@ -85,14 +85,11 @@ def _port(uid: str, problem: Problem | None, links: Mapping[str, Link]) -> PortR
     return PortReport(uid, tap, PortState.ACTIVE)
 
 
-def leftovers(plan: Plan, observed: NodeState) -> tuple[str, ...]:
+def leftovers(plan: Plan) -> tuple[str, ...]:
     """Lines for what the plan would remove."""
     found = [describe(each) for each in plan.operations if isinstance(each, _REMOVALS)]
     found += [f"tap {name} held by a process" for name in plan.lingering]
     for operation in plan.operations:
         if isinstance(operation, Filter):
             found += [each[:200] for each in operation.commands if each.startswith(("delete ", "flush "))]
-    wanted = bool(plan.networks)
-    if observed.namespace and not wanted:
-        found.append("namespace without networks")
     return tuple(found)
