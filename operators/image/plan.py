@@ -127,7 +127,7 @@ def _with(status: ImageStatus, stored: StoredImage, service_url: str) -> ImageSt
             "sha256": stored.sha256,
             "stored_sha256": stored.stored_sha256,
             "detected_format": stored.format,
-            "url": f"{service_url}/v1/images/{stored.stored_sha256}",
+            "url": f"{service_url.rstrip('/')}/v1/images/{stored.stored_sha256}",
         }
     )
 

@@ -9,6 +9,7 @@ GET /healthz
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import ssl
 from collections.abc import AsyncIterator, Hashable, Iterable
@@ -90,7 +91,6 @@ class ImageService:
         self._instances = instances
         self._changed = asyncio.Event()
         self._receiving = 0
-        self.started = asyncio.Event()
         instances.on_change(lambda key, old, new: self._instance_changed())
 
     async def run(self) -> None:
@@ -99,13 +99,27 @@ class ImageService:
         runner = web.AppRunner(self._app(), access_log=None, keepalive_timeout=30)
         await runner.setup()
         try:
-            host, port = self._listen.host_and_port()
-            await web.TCPSite(runner, host, port, ssl_context=context).start()
-            self.started.set()
+            await self._bind(runner, context)
             log.info("image service listens on %s", self._listen.address)
             await self._renew(context)
         finally:
             await runner.cleanup()
+
+    async def _bind(self, runner: web.AppRunner, context: ssl.SSLContext) -> None:
+        host, port = self._listen.host_and_port()
+        while True:
+            site = web.TCPSite(runner, host, port, ssl_context=context)
+            try:
+                await site.start()
+            except OSError as error:
+                if error.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
+                    raise
+                # The leader before us may not have ended yet, or the address not have come up.
+                log.warning("image service cannot listen on %s yet: %s", self._listen.address, error)
+                await site.stop()
+                await asyncio.sleep(1)
+            else:
+                return
 
     def _app(self) -> web.Application:
         app = web.Application()
@@ -137,8 +151,11 @@ class ImageService:
             try:
                 if self._stamp() == loaded:
                     continue
+                stamp = self._stamp()
+                # First where a pair that does not match, half of it renewed, harms nothing.
+                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self._listen.cert, self._listen.key)
                 context.load_cert_chain(self._listen.cert, self._listen.key)
-                loaded = self._stamp()
+                loaded = stamp
             except OSError as error:
                 log.warning("image service keeps its old certificate, the new one cannot be read: %s", error)
 

@@ -40,7 +40,7 @@ class Uploads:
 
     def __init__(self, cluster: Cluster, service_url: str, ca: Path) -> None:
         self._cluster = cluster
-        self._url = service_url
+        self._url = service_url.rstrip("/")
         self._ca = ca
         self._offers: dict[str, _Offer] = {}
 
