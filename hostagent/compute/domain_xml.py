@@ -86,11 +86,13 @@ def _clock(domain: ET.Element, spec: DomainSpec) -> None:
 
 def _devices(domain: ET.Element, spec: DomainSpec) -> None:
     devices = ET.SubElement(domain, "devices")
+    if any(disk.bus == "scsi" for disk in spec.disks):
+        ET.SubElement(devices, "controller", type="scsi", model="virtio-scsi")
     taken: dict[str, int] = {}
     for disk in spec.disks:
         _disk(devices, disk, _next_device(taken, disk.bus))
     if spec.config_drive is not None:
-        # On the bus that the guest has a driver for; it is found by its label. (virtio has no CD-ROM.)
+        # On the bus that the guest has a driver for; it is found by its label.
         bus = spec.disks[0].bus if spec.disks else "virtio"
         _config_drive(devices, spec.config_drive, bus, _next_device(taken, bus))
     for nic in spec.nics:
@@ -137,7 +139,8 @@ def _disk(devices: ET.Element, disk: Disk, device: str) -> None:
 
 
 def _config_drive(devices: ET.Element, path: str, bus: str, device: str) -> None:
-    element = ET.SubElement(devices, "disk", type="file", device="disk")
+    # virtio has no CD-ROM, SATA and IDE have no read-only disk.
+    element = ET.SubElement(devices, "disk", type="file", device="disk" if bus == "virtio" else "cdrom")
     ET.SubElement(element, "driver", name="qemu", type="raw")
     ET.SubElement(element, "source", file=path)
     ET.SubElement(element, "target", dev=device, bus=bus)
