@@ -29,6 +29,7 @@ from hostagent.network.observe import (
     NUD_NOARP,
     NUD_PERMANENT,
     RT_TABLE_LOCAL,
+    is_of_missing_ipv6,
 )
 from hostagent.network.report import Problem
 from hostagent.network.ruleset import METADATA_ADDRESS, TABLE
@@ -61,14 +62,14 @@ def index_of(route: IPRoute, name: str) -> int | None:
     return found[0] if found else None
 
 
-def write_sysctls(values: Iterable[tuple[str, str]], *, skip_missing: bool = False) -> None:
+def write_sysctls(values: Iterable[tuple[str, str]]) -> None:
     """In the calling thread's namespace."""
     for name, value in values:
         path = Path("/proc/sys", name)
         if not path.exists() and name.startswith("net/bridge/"):
             subprocess.run(["modprobe", "br_netfilter"], check=False, capture_output=True)
         if not path.exists():
-            if skip_missing:
+            if is_of_missing_ipv6(name):
                 continue
             raise DataPlaneError(f"this kernel has no {path}: load br_netfilter and nf_conntrack on the host")
         path.write_text(value)
@@ -103,8 +104,6 @@ class Executor:
         match operation:
             case ops.CreateNamespace():
                 netns.create(inner.inner_path)
-                with netns.inside(inner.inner_path):
-                    write_sysctls([("net/ipv6/conf/default/disable_ipv6", "1")], skip_missing=True)
             case ops.SetSysctls(namespace=namespace, values=values):
                 with netns.inside(inner.path(namespace)):
                     write_sysctls(values)
@@ -148,8 +147,6 @@ class Executor:
         match operation:
             case ops.CreateChild(namespace=namespace):
                 netns.create(self._sockets.path(namespace))
-                with netns.inside(self._sockets.path(namespace)):
-                    write_sysctls([("net/ipv6/conf/default/disable_ipv6", "1")], skip_missing=True)
             case ops.DeleteChild(namespace=namespace):
                 netns.delete(self._sockets.path(namespace))
             case ops.ConfigureChild():

@@ -23,15 +23,18 @@ PARENT_SYSCTLS = {
     "net/bridge/bridge-nf-call-arptables": "0",
     "net/ipv4/ip_forward": "0",
     "net/ipv6/conf/all/forwarding": "0",
-    "net/ipv6/conf/default/disable_ipv6": "1",
+    # Devices get no address and listen to nobody, but a bridge needs IPv6 to know neighbours for its guests.
+    "net/ipv6/conf/default/disable_ipv6": "0",
+    "net/ipv6/conf/default/addr_gen_mode": "1",
+    "net/ipv6/conf/default/accept_ra": "0",
 }
 CHILD_SYSCTLS = {
-    "net/ipv6/conf/default/disable_ipv6": "1",
+    f"net/ipv6/conf/{names.DHCP_DEVICE}/disable_ipv6": "1",
     "net/ipv4/ip_forward": "0",
     # Requests for metadata arrive for addresses that only `lo` has, from whatever address the guest has.
     "net/ipv4/conf/all/rp_filter": "0",
-    "net/ipv4/conf/default/rp_filter": "0",
-    "net/ipv4/conf/default/arp_ignore": "1",
+    f"net/ipv4/conf/{names.DHCP_DEVICE}/rp_filter": "0",
+    "net/ipv4/conf/all/arp_ignore": "1",
 }
 
 

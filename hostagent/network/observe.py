@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,15 +66,21 @@ def observe(sockets: Sockets, run_dir: Path, underlay_table: str) -> NodeState:
     )
 
 
-def read_sysctls(names_: Iterable[str]) -> dict[str, str]:
-    """Of the calling thread's namespace. What does not exist is left out."""
+def read_sysctls(wanted: Mapping[str, str]) -> dict[str, str]:
+    """Those names' values in the calling thread's namespace. What does not exist is left out."""
     result = {}
-    for name in names_:
+    for name, value in wanted.items():
         try:
             result[name] = Path("/proc/sys", name).read_text().strip()
         except FileNotFoundError:
-            continue
+            if is_of_missing_ipv6(name):
+                result[name] = value
     return result
+
+
+def is_of_missing_ipv6(name: str) -> bool:
+    """A kernel without IPv6 has nothing of it to be set."""
+    return name.startswith("net/ipv6/") and not Path("/proc/sys/net/ipv6").exists()
 
 
 def read_links(route: IPRoute) -> dict[int, Link]:

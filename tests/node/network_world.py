@@ -51,6 +51,8 @@ class Guest:
         self.mac = mac
         netns.create(path)
         self._tap = within(host, lambda: open_tap(tap))
+        # Addresses are usable at once, without a second of detection.
+        self.run("sysctl", "-qw", "net.ipv6.conf.all.accept_dad=0", "net.ipv6.conf.default.accept_dad=0")
         self._own = within(path, lambda: open_tap("eth0"))
         self._stop, self._stopped = os.pipe()
         self.run("ip", "link", "set", "lo", "up")
