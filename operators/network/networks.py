@@ -167,9 +167,11 @@ class Networks:
         users = {
             User("Subnet", key.namespace, subnet.metadata.name) for subnet in self._state.subnets.find(NETWORK_OF, key)
         }
+        # A port of another tenant that was never let in must not hold up the network that it names.
         users |= {
             User("Port", port.metadata.namespace or "", port.metadata.name)
             for port in self._state.ports.find(NETWORK_OF, key)
+            if port.metadata.namespace == key.namespace or port.status.mac_address is not None
         }
         for allocation in self._state.ip_allocations.find(NETWORK_OF, key):
             holder = allocation.spec.holder
