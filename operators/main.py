@@ -13,7 +13,7 @@ from pathlib import Path
 
 from operators import compute, identity, image, network, planned, storage
 from operators.domain import Context, Domain
-from operators.settings import SettingsError, from_environment
+from operators.settings import Settings, SettingsError, from_environment
 from runtime.client import Client
 from runtime.cluster import Cluster
 from runtime.events import Recorder
@@ -50,7 +50,9 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         default=os.environ.get("POD_NAME") or socket.gethostname(),
         help="this replica's name in the leader Lease; it must differ between replicas and stay the same over restarts",
     )
-    parser.add_argument("--liveness", metavar="URL", help="serve the liveness probe here, for example http://0.0.0.0:8080/healthz")
+    parser.add_argument(
+        "--liveness", metavar="URL", help="serve the liveness probe here, for example http://0.0.0.0:8080/healthz"
+    )
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     arguments = parser.parse_args(argv)
     arguments.domains = [name for name in arguments.domains.split(",") if name]
@@ -60,28 +62,32 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     return arguments
 
 
+def assemble(
+    client: Client, settings: Settings, domains: Sequence[str], identity: str, liveness: str | None = None
+) -> Process:
+    """The process of these domains, not running yet. Replicas of the same domains share a Lease; one of them leads."""
+    cluster = Cluster(client)
+    context = Context(cluster, Recorder(client, "kumulus-operator", identity), settings)
+    built = [BUILDERS[name](context) for name in domains]
+    complete = set(domains) == set(BUILDERS)
+    lease_name = "kumulus-operator" if complete else "kumulus-operator-" + "-".join(sorted(domains))
+    return Process(
+        cluster,
+        controllers=[controller for domain in built for controller in domain.controllers],
+        tasks=[task for domain in built for task in domain.tasks],
+        always=[task for domain in built for task in domain.always],
+        lease=Lease(client, settings.system_namespace, lease_name, identity, duration=15, renew_every=2),
+        liveness=liveness,
+    )
+
+
 async def run(arguments: argparse.Namespace) -> None:
     """Runs the chosen domains until stopped, or until leadership is lost."""
     settings = from_environment()
     kubeconfig = Path(arguments.kubeconfig) if arguments.kubeconfig else None
     client = await Client.connect(kubeconfig)
     try:
-        cluster = Cluster(client)
-        context = Context(cluster, Recorder(client, "kumulus-operator", arguments.identity), settings)
-        domains = [BUILDERS[name](context) for name in arguments.domains]
-        complete = set(arguments.domains) == set(BUILDERS)
-        lease_name = "kumulus-operator" if complete else "kumulus-operator-" + "-".join(sorted(arguments.domains))
-        process = Process(
-            cluster,
-            controllers=[controller for domain in domains for controller in domain.controllers],
-            tasks=[task for domain in domains for task in domain.tasks],
-            always=[task for domain in domains for task in domain.always],
-            lease=Lease(
-                client, settings.system_namespace, lease_name, arguments.identity, duration=15, renew_every=2
-            ),
-            liveness=arguments.liveness,
-        )
-        await process.run()
+        await assemble(client, settings, arguments.domains, arguments.identity, arguments.liveness).run()
     finally:
         await client.close()
 
