@@ -13,6 +13,7 @@ from crds.compute.hosts import HostResources, HypervisorStatus
 from crds.quantity import Quantity
 from hostagent.compute.hypervisor import HostInfo
 from hostagent.settings import Settings
+from hostagent.underlay import underlay_mtu
 from runtime.client import AlreadyExists, ApiError, NotFound
 from runtime.cluster import Cluster
 from runtime.kind import LEASE, kind_of
@@ -127,7 +128,12 @@ class Registration:
     async def report(self, host: HostInfo, *, instances: int, quarantined: int) -> None:
         """Writes the status if it changed. Raises ApiError."""
         name = self._settings.node_name
-        present = Hypervisor.model_validate(await self._cluster.client.get(_KIND, name))
+        try:
+            present = Hypervisor.model_validate(await self._cluster.client.get(_KIND, name))
+        except NotFound:
+            # Somebody deleted it; as long as the node is here it has one.
+            await self.ensure()
+            present = Hypervisor.model_validate(await self._cluster.client.get(_KIND, name))
         disk = disk_size(self._settings.state_dir)
         status = with_capacity(
             present.status,
@@ -136,6 +142,6 @@ class Registration:
             disk,
             instances=instances,
             quarantined=quarantined,
-            mtu=None,
+            mtu=await asyncio.to_thread(underlay_mtu, self._settings.underlay_ip),
         )
         await self._cluster.patch_status(_KIND, name, None, present.status.to_dict(), status.to_dict())

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from hostagent.errors import NodeError
+from hostagent.metadata.connections import LimitedHandler, Limits
 from hostagent.metadata.facts import Guest
 from hostagent.metadata.paths import document
 from hostagent.network.dataplane import DataPlane
@@ -31,7 +32,8 @@ class MetadataService:
     def __init__(self, dataplane: DataPlane, guest_of_port: GuestOfPort) -> None:
         self._dataplane = dataplane
         self._guest_of_port = guest_of_port
-        self._server = web.Server(self._answer, access_log=None, keepalive_timeout=15)
+        self._server = web.Server(self._answer)
+        self._limits = Limits()
         self._listeners: dict[str, asyncio.Server] = {}
         self._changing = asyncio.Lock()
 
@@ -48,7 +50,10 @@ class MetadataService:
                     log.error("network %s: no metadata service, tried again at the next scan: %s", network, error)
                     continue
                 loop = asyncio.get_running_loop()
-                self._listeners[network] = await loop.create_server(self._server, sock=listener)
+                self._listeners[network] = await loop.create_server(self._connection, sock=listener)
+
+    def _connection(self) -> LimitedHandler:
+        return LimitedHandler(self._server, self._limits, access_log=None, keepalive_timeout=15)
 
     async def close(self) -> None:
         """Ends all listeners and connections."""
