@@ -11,12 +11,13 @@ from operators.identity import node_plan as plan
 from operators.identity.names import NODE_LABEL, node_namespace, node_role
 from operators.identity.roles import slim
 from runtime.cache import Cache, Key
-from runtime.client import AlreadyExists
+from runtime.client import AlreadyExists, NotFound
 from runtime.controller import Controller
 from runtime.kind import CLUSTER_ROLE, CLUSTER_ROLE_BINDING, NAMESPACE, ROLE, ROLE_BINDING, Kind, kind_of
 
 Object = dict[str, Any]
 
+HYPERVISOR = kind_of(Hypervisor)
 NODE_INSTANCE = kind_of(NodeInstance)
 
 
@@ -84,6 +85,8 @@ class Nodes:
 
     async def _withdraw(self, node: str) -> float | None:
         """The Hypervisor is gone: so are its agent's rights on it, and its namespace once it is empty."""
+        if await self._exists(node):
+            return 1.0  # the watch is about to bring it
         for kind in (CLUSTER_ROLE_BINDING, CLUSTER_ROLE):
             if self._caches[kind].get(node_role(node)) is not None:
                 await self._cluster.delete(kind, node_role(node))
@@ -97,3 +100,11 @@ class Nodes:
             return 60.0
         await self._cluster.delete(NAMESPACE, node_namespace(node), uid=namespace["metadata"]["uid"])
         return None
+
+    async def _exists(self, node: str) -> bool:
+        """By the apiserver's word: a cache that lags must not take a node's rights away."""
+        try:
+            await self._cluster.client.get(HYPERVISOR, node)
+        except NotFound:
+            return False
+        return True

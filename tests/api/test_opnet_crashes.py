@@ -75,7 +75,7 @@ async def test_networks_at_once_have_different_vnis(client: Client, apiserver: A
         assert len(segments) == 12
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 async def test_kills_at_random_points_leave_nothing_behind(client: Client, apiserver: ApiServer, seed: int) -> None:
     cloud = Cloud(client)
     tenant = f"kills-{seed}"
