@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 SCAN_EVERY = 60.0
 _FIRST_SYNC_TIMEOUT = 30.0
+_AT_ONCE = 32
+"""Guests that are worked on at a time. What is costly has narrower limits: downloads, calls to libvirt."""
 
 
 class Agent:
@@ -73,7 +75,7 @@ class Agent:
             cluster,
             shutdown_grace=settings.shutdown_grace,
         )
-        self._controller = Controller("instances", self._instances.reconcile)
+        self._controller = Controller("instances", self._instances.reconcile, workers=_AT_ONCE)
         self._metadata = MetadataService(dataplane, self._guest_of_port)
         self._registration = Registration(cluster, settings)
         self._following: asyncio.Task[None] | None = None
@@ -132,6 +134,7 @@ class Agent:
     def _instance_changed(self, key: Key, old: NodeInstance | None, new: NodeInstance | None) -> None:
         if old is not None and new is not None and _same_work(old, new):
             return
+        self._instances.work_changed(key.name)
         self._wake(key.name)
         if old is not None:
             # A new guest's reconcile asks for its ports itself, when it comes to them.

@@ -38,6 +38,10 @@ from runtime.kind import kind_of
 _KIND = kind_of(NodeInstance)
 
 
+class Superseded(Exception):
+    """The work object changed during a long step: plan anew."""
+
+
 @dataclass
 class Memory:
     """What the agent knows of a guest beyond what it observes anew each time. Losing it costs a repeated step,
@@ -50,6 +54,8 @@ class Memory:
     released: bool = False
     """Deleted as far as the data plane is concerned: its ports are left out."""
     current: Action | None = None
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the work object changes: a long step is not worth going on with."""
     failures: int = 0
     ports: dict[str, NodePortStatus] = field(default_factory=dict)
     steps: dict[Step, datetime] = field(default_factory=dict)
@@ -60,7 +66,9 @@ class Memory:
 
 
 class Executor:
-    """`run(action, work, memory)` raises NodeError, HypervisorError, or an ApiError from the finalizer's removal."""
+    """`run(action, work, memory)` raises NodeError, HypervisorError, Superseded, or an ApiError of the
+    finalizer's removal.
+    """
 
     def __init__(
         self,
@@ -120,7 +128,16 @@ class Executor:
 
     async def _fetch_image(self, work: NodeInstance, memory: Memory) -> None:
         image = work.spec.root_disk.image
-        await self._images.ensure(ImageSource(image.sha256, image.size, image.url))
+        fetch = asyncio.create_task(self._images.ensure(ImageSource(image.sha256, image.size, image.url)))
+        changed = asyncio.create_task(memory.changed.wait())
+        try:
+            await asyncio.wait({fetch, changed}, return_when=asyncio.FIRST_COMPLETED)
+            if not fetch.done():
+                raise Superseded
+            fetch.result()
+        finally:
+            changed.cancel()
+            fetch.cancel()
 
     async def _make_root_disk(self, work: NodeInstance, memory: Memory) -> None:
         memory.done(Step.IMAGE_READY)

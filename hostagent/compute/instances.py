@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from crds.node import NodeInstance, NodePortState, Step
 from hostagent.compute import run_record
-from hostagent.compute.executor import Executor, Memory
+from hostagent.compute.executor import Executor, Memory, Superseded
 from hostagent.compute.hypervisor import DomainInfo, Hypervisor, HypervisorError, HypervisorUnavailable
 from hostagent.compute.plan import Action, Observed, Plan, is_on, plan
 from hostagent.compute.report import Finding, status_of
@@ -87,6 +87,12 @@ class Instances:
         memory = self._memories.get(uid)
         return memory is not None and memory.released
 
+    def work_changed(self, uid: str) -> None:
+        """Breaks off a download that the guest waits for; its key is looked at anew."""
+        memory = self._memories.get(uid)
+        if memory is not None:
+            memory.changed.set()
+
     def take_ports(self, report: Report) -> set[str]:
         """Takes in how the ports are; returns the UIDs of guests whose status changes thereby."""
         changed: set[str] = set()
@@ -109,10 +115,13 @@ class Instances:
             return await self._without_work(uid)
         self._vanished.discard(uid)
         memory = await self._memory(uid)
+        memory.changed.clear()
         memory.done(Step.ACCEPTED)
         await self._source.keep(work)
         try:
             return await self._bring(work, memory)
+        except Superseded:
+            return 0
         except HypervisorUnavailable as error:
             # Nothing is known, so nothing is reported; the connection's return wakes every key.
             log.info("%s: waiting: %s", uid, error)

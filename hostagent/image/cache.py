@@ -80,9 +80,15 @@ class ImageCache:
         if task is None:
             task = asyncio.create_task(self._fetch(image, path), name=f"image {image.sha256}")
             self._downloads[image.sha256] = task
-            task.add_done_callback(lambda _: self._downloads.pop(image.sha256, None))
+            task.add_done_callback(lambda done: self._done(image.sha256, done))
         # One guest's deletion does not end a download that others wait for.
         return await asyncio.shield(task)
+
+    def _done(self, sha256: str, task: asyncio.Task[Path]) -> None:
+        self._downloads.pop(sha256, None)
+        # Whoever asked may have gone; then nobody else hears of a failure.
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("image %s: %s", sha256, error)
 
     async def _fetch(self, image: ImageSource, path: Path) -> Path:
         async with self._slots:

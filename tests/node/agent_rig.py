@@ -53,6 +53,8 @@ class ImageServer:
         self.files: dict[str, Path] = {}
         self.requests: list[str] = []
         self.break_after: int | None = None
+        self.stall: asyncio.Event | None = None
+        """Answers come half, and their rest when this is set."""
         self.url = ""
 
     def add(self, path: Path) -> Object:
@@ -73,6 +75,8 @@ class ImageServer:
         path = self.files.get(request.match_info["digest"])
         if path is None:
             return web.Response(status=404)
+        if self.stall is not None:
+            return await self._stalled(request, path.read_bytes(), self.stall)
         if self.break_after is None:
             return web.FileResponse(path)
         cut, self.break_after = self.break_after, None
@@ -81,6 +85,15 @@ class ImageServer:
         await answer.write(path.read_bytes()[:cut])
         assert request.transport is not None
         request.transport.abort()
+        return answer
+
+    async def _stalled(self, request: web.Request, content: bytes, rest: asyncio.Event) -> web.StreamResponse:
+        answer = web.StreamResponse(headers={"Content-Length": str(len(content))})
+        await answer.prepare(request)
+        half = len(content) // 2
+        await answer.write(content[:half])
+        await rest.wait()
+        await answer.write(content[half:])
         return answer
 
     @asynccontextmanager

@@ -271,3 +271,17 @@ async def test_one_download_serves_many_guests_and_goes_on_where_it_broke(
     assert images.requests[0] == ""
     assert len(images.requests) == 2
     assert images.requests[1].startswith("bytes=")
+
+
+async def test_a_delete_does_not_wait_for_a_download(rig: Rig, image: Object, images: ImageServer) -> None:
+    images.stall = asyncio.Event()
+    async with rig.agent():
+        uid = await rig.create(rig.manifest(image))
+        found = await rig.state(uid, State.DOWNLOADING)
+        assert found.status.progress is not None
+        await rig.client.delete(NODE_INSTANCE, uid, rig.namespace)
+        await rig.gone(uid, 5)
+        images.stall.set()
+        async with asyncio.timeout(20):
+            while not rig.layout.image(image["sha256"]).exists():
+                await asyncio.sleep(0.1)
