@@ -34,6 +34,7 @@ from runtime.process import Process
 log = logging.getLogger(__name__)
 
 SCAN_EVERY = 60.0
+_FIRST_LOOK_TIMEOUT = 5.0
 _FIRST_SYNC_TIMEOUT = 30.0
 _AT_ONCE = 32
 """Guests that are worked on at a time. What is costly has narrower limits: downloads, calls to libvirt."""
@@ -109,6 +110,7 @@ class Agent:
 
     async def _work(self) -> None:
         await self._source.wait_ready()
+        await self._first_look()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._network.run())
             group.create_task(self._scans())
@@ -117,6 +119,20 @@ class Agent:
             self._network.wake()
             await self._first_sync()
             group.create_task(self._controller.run())
+
+    async def _first_look(self) -> None:
+        """Which domains are there decides on the network of guests whose work object vanished: known first, if
+        possible.
+        """
+        try:
+            async with asyncio.timeout(_FIRST_LOOK_TIMEOUT):
+                while self._domains is None:
+                    try:
+                        self._domains = set(await self._hypervisor.domains())
+                    except HypervisorError:
+                        await asyncio.sleep(0.1)
+        except TimeoutError:
+            log.warning("libvirt does not answer: networks are programmed for every guest that the ledger knows")
 
     async def _first_sync(self) -> None:
         try:
@@ -163,8 +179,10 @@ class Agent:
         for uid in self._source.uids():
             self._wake(uid)
         await self._follow_metadata()
-        domains = await self._hypervisor.domains()
-        self._domains = set(domains)
+        before = self._domains
+        self._domains = set(await self._hypervisor.domains())
+        if before is None or before - self._domains:
+            self._network.wake()
         work = {found.metadata.name for found in self._source.instances()}
         quarantined = sorted(self._domains - work) if self._source.from_api() else []
         for uid in quarantined:

@@ -79,6 +79,7 @@ class NetworkSync:
                 )
 
     def _tell(self, report: Report) -> None:
+        log.debug("data plane: %d changes", len(report.operations))
         for operation in report.operations:
             log.debug("data plane: %s", operation)
         problems = frozenset((problem.subject, problem.reason, problem.message) for problem in report.problems)
