@@ -7,57 +7,49 @@ import importlib.metadata
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
-from crds.compute import Hypervisor
-from crds.compute.hosts import HostResources, HypervisorStatus
-from crds.quantity import Quantity
+from crds.quantity import format_quantity
 from hostagent.compute.hypervisor import HostInfo
 from hostagent.settings import Settings
 from hostagent.underlay import underlay_mtu
 from runtime.client import AlreadyExists, ApiError, NotFound
 from runtime.cluster import Cluster
-from runtime.kind import LEASE, kind_of
+from runtime.kind import LEASE, Kind
 from runtime.leader import Lease
 
 log = logging.getLogger(__name__)
 
-_KIND = kind_of(Hypervisor)
+Object = dict[str, Any]
+
+HYPERVISOR = Kind("compute.kumulus.dev", "v1alpha1", "hypervisors", "Hypervisor", namespaced=False)
+"""`crds.compute.Hypervisor`, by name: its package's models of users' objects would be 5 MB that an agent never uses."""
+
 _RETRY_AFTER = 1.0
 LEASE_NAME = "agent"
 LEASE_EVERY = 10.0
 LEASE_DURATION = 40.0
 
 
-def with_capacity(
-    status: HypervisorStatus,
-    settings: Settings,
-    host: HostInfo,
-    disk: int,
-    *,
-    instances: int,
-    quarantined: int,
-    mtu: int | None,
-) -> HypervisorStatus:
-    """`status` with the agent's fields; those of others stay. `disk` in bytes, as the file system of the state
-    directory has.
-    """
-    return status.model_copy(
-        update={
-            "capacity": HostResources(vcpus=host.vcpus, memory=Quantity(host.memory), disk=Quantity(disk)),
-            "reserved": HostResources(vcpus=settings.reserved_vcpus, memory=Quantity(settings.reserved_memory)),
-            "instances": instances,
-            "quarantined": quarantined,
-            "architecture": host.architecture,
-            "cpu_model": host.cpu_model or None,
-            "hypervisor_type": settings.virt_type.value,
-            "hypervisor_version": host.libvirt_version,
-            "emulator_version": host.hypervisor_version,
-            "agent_version": importlib.metadata.version("kumulus"),
-            "underlay_ip": settings.underlay_ip,
-            "underlay_mtu": mtu,
-            "physical_networks": sorted(settings.physical_networks),
-        }
-    )
+def own_status(
+    settings: Settings, host: HostInfo, *, disk: int, instances: int, quarantined: int, mtu: int | None
+) -> Object:
+    """The agent's fields of a Hypervisor's status. `disk` in bytes, as the file system of the state directory has."""
+    return {
+        "capacity": {"vcpus": host.vcpus, "memory": format_quantity(host.memory), "disk": format_quantity(disk)},
+        "reserved": {"vcpus": settings.reserved_vcpus, "memory": format_quantity(settings.reserved_memory), "disk": 0},
+        "instances": instances,
+        "quarantined": quarantined,
+        "architecture": host.architecture,
+        "cpuModel": host.cpu_model or None,
+        "hypervisorType": settings.virt_type.value,
+        "hypervisorVersion": host.libvirt_version,
+        "emulatorVersion": host.hypervisor_version,
+        "agentVersion": importlib.metadata.version("kumulus"),
+        "underlayIP": settings.underlay_ip,
+        "underlayMtu": mtu,
+        "physicalNetworks": sorted(settings.physical_networks),
+    }
 
 
 def disk_size(directory: Path) -> int:
@@ -78,7 +70,7 @@ class Registration:
         told = ""
         while True:
             try:
-                await self._cluster.client.get(_KIND, self._settings.node_name)
+                await self._cluster.client.get(HYPERVISOR, self._settings.node_name)
                 return
             except NotFound:
                 pass
@@ -86,7 +78,7 @@ class Registration:
                 if error.status == 0 or str(error) != told:
                     log.debug("the Hypervisor cannot be read yet: %s", error)
             try:
-                await self._cluster.create(_KIND, {"metadata": {"name": self._settings.node_name}, "spec": {}})
+                await self._cluster.create(HYPERVISOR, {"metadata": {"name": self._settings.node_name}, "spec": {}})
                 log.info("registered as Hypervisor %s", self._settings.node_name)
                 return
             except AlreadyExists:
@@ -129,19 +121,20 @@ class Registration:
         """Writes the status if it changed. Raises ApiError."""
         name = self._settings.node_name
         try:
-            present = Hypervisor.model_validate(await self._cluster.client.get(_KIND, name))
+            present = await self._cluster.client.get(HYPERVISOR, name)
         except NotFound:
             # Somebody deleted it; as long as the node is here it has one.
             await self.ensure()
-            present = Hypervisor.model_validate(await self._cluster.client.get(_KIND, name))
-        disk = disk_size(self._settings.state_dir)
-        status = with_capacity(
-            present.status,
+            present = await self._cluster.client.get(HYPERVISOR, name)
+        status = own_status(
             self._settings,
             host,
-            disk,
+            disk=disk_size(self._settings.state_dir),
             instances=instances,
             quarantined=quarantined,
             mtu=await asyncio.to_thread(underlay_mtu, self._settings.underlay_ip),
         )
-        await self._cluster.patch_status(_KIND, name, None, present.status.to_dict(), status.to_dict())
+        old = present.get("status") or {}
+        # Fields of others stay; what is None is absent.
+        new = {key: value for key, value in (old | status).items() if value is not None}
+        await self._cluster.patch_status(HYPERVISOR, name, None, old, new)
