@@ -61,7 +61,18 @@ class LibvirtHost:
         with (self.directory / "libvirtd.log").open("ab") as log:
             self._daemon = subprocess.Popen(
                 [
-                    *("bwrap", "--unshare-net", "--dev-bind", "/", "/", *binds, "--cap-add", "ALL", "--"),
+                    *(
+                        "bwrap",
+                        "--die-with-parent",
+                        "--unshare-net",
+                        "--dev-bind",
+                        "/",
+                        "/",
+                        *binds,
+                        "--cap-add",
+                        "ALL",
+                        "--",
+                    ),
                     *("libvirtd", "-p", "/run/libvirt/libvirtd.pid", "-f", "/etc/libvirt/libvirtd.conf"),
                 ],
                 stderr=log,
@@ -75,9 +86,13 @@ class LibvirtHost:
 
     def kill(self) -> None:
         """libvirtd ends as by a crash; its guests do not notice."""
-        os.kill(int((self.directory / "run/libvirtd.pid").read_text()), signal.SIGKILL)
+        self._end(signal.SIGKILL)
+
+    def _end(self, number: signal.Signals) -> None:
+        # bwrap, which is what was started, passes no signal on; it ends when libvirtd has.
         assert self._daemon is not None
-        self._daemon.wait(10)
+        os.kill(int((self.directory / "run/libvirtd.pid").read_text()), number)
+        self._daemon.wait(20)
 
     def guests(self) -> list[int]:
         """The process IDs of running guests."""
@@ -92,5 +107,4 @@ class LibvirtHost:
         for pid in self.guests():
             os.kill(pid, signal.SIGKILL)
         if self._daemon is not None and self._daemon.poll() is None:
-            self._daemon.terminate()
-            self._daemon.wait(20)
+            self._end(signal.SIGTERM)
