@@ -90,7 +90,7 @@ class ImageSpec(Model):
     properties: ImageProperties = Field(
         default_factory=ImageProperties, description="What a guest made from the image needs."
     )
-    store_ref: Annotated[NameRef, Immutable()] | None = Field(
+    store_ref: Annotated[NameRef, Immutable("create a new Image")] | None = Field(
         default=None, description="The ImageStore that keeps the bytes. Default: the default store."
     )
 

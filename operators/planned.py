@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 
 from crds import compute, identity, image, network, storage
 from crds.meta import Controller as Filler
 from crds.meta import Resource, Status
 from operators.domain import Context, Domain
-from operators.status import Verdict, stalled, summarized, write_status
+from operators.status import Verdict, announce, stalled, summarized, write_status
 from runtime.cache import Key
-from runtime.cluster import Cluster
 from runtime.controller import Controller
 from runtime.kind import kind_of
 
@@ -28,14 +26,14 @@ def verdict_of(obj: Resource) -> Verdict:
     kind = type(obj).__name__
     return stalled(
         NOT_IMPLEMENTED,
-        f"{kind} {obj.metadata.name}: this release has no controller for {kind};"
-        " the object is kept and nothing is made of it.",
+        f"{kind} {obj.metadata.name}: this release has no controller for {kind}, so nothing is made of it:"
+        " delete it, or keep it for a release that has one.",
     )
 
 
 def planned_controllers(context: Context, kinds: Sequence[type[Resource]]) -> list[Controller]:
     """One controller for each planned kind among `kinds`."""
-    return [_controller(context.cluster, context.now, kind) for kind in planned_kinds(kinds)]
+    return [_controller(context, kind) for kind in planned_kinds(kinds)]
 
 
 def planned_domain(context: Context) -> Domain:
@@ -54,8 +52,8 @@ def storage_domain(context: Context) -> Domain:
     return Domain("storage", planned_controllers(context, storage.KINDS))
 
 
-def _controller(cluster: Cluster, now: Callable[[], datetime], resource: type[Resource]) -> Controller:
-    kind = kind_of(resource)
+def _controller(context: Context, resource: type[Resource]) -> Controller:
+    cluster, kind = context.cluster, kind_of(resource)
     cache = cluster.watch_resource(resource)
 
     async def reconcile(key: Key) -> None:
@@ -63,9 +61,11 @@ def _controller(cluster: Cluster, now: Callable[[], datetime], resource: type[Re
         if obj is None or obj.metadata.deletion_timestamp is not None:
             return
         status: Status = obj.status.model_copy()  # type: ignore[attr-defined]  # every planned kind has a status
-        status.conditions = summarized(status.conditions, verdict_of(obj), obj.metadata.generation, now())
+        verdict = verdict_of(obj)
+        status.conditions = summarized(status.conditions, verdict, obj.metadata.generation, context.now())
         status.observed_generation = obj.metadata.generation
-        await write_status(cluster, obj, status)
+        if await write_status(cluster, obj, status):
+            await announce(context.recorder, obj, verdict)
 
     controller = Controller(f"planned-{kind.plural}", reconcile, workers=1)
     cache.on_change(lambda key, old, new: controller.enqueue(key))

@@ -68,13 +68,13 @@ class NetworkSpec(Model):
     """What is asked of a network."""
 
     description: Text | None = Field(default=None, description="What the network is for, for people.")
-    external: Annotated[bool, Immutable()] = Field(
+    external: Annotated[bool, Immutable("create a new Network")] = Field(
         default=False,
         description="Whether the network leads outside: routers and floating IPs take addresses of it."
         " Needs a role of the infrastructure.",
     )
     access: Access = Field(default=Access(), description="Who may use the network.")
-    provider: Annotated[Provider, Immutable()] | None = Field(
+    provider: Annotated[Provider, Immutable("create a new Network")] | None = Field(
         default=None, description="How it is laid on the nodes. Default: the cluster's type for tenants, VXLAN."
     )
     port_security: bool = Field(

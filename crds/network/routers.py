@@ -151,7 +151,7 @@ class FloatingIPSpec(Model):
     """What is asked of a floating IP: an address, and where it leads to."""
 
     description: Text | None = Field(default=None, description="What the address is for, for people.")
-    network_ref: Annotated[ObjectRef, Immutable()] = Field(description="An external Network.")
+    network_ref: Annotated[ObjectRef, Immutable("create a new FloatingIP")] = Field(description="An external Network.")
     address: Annotated[IPAddress, Immutable("create a new FloatingIP")] | None = Field(
         default=None, description="The address. Default: a free one of the Network."
     )

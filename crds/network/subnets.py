@@ -117,14 +117,16 @@ class SubnetSpec(Model):
     """What is asked of a subnet."""
 
     description: Text | None = Field(default=None, description="What the subnet is for, for people.")
-    network_ref: Annotated[NameRef, Immutable()] = Field(description="The Network, in the same namespace.")
+    network_ref: Annotated[NameRef, Immutable("create a new Subnet of the other network")] = Field(
+        description="The Network, in the same namespace."
+    )
     cidr: Annotated[CIDR, Immutable("create a new Subnet")] | None = Field(
         default=None, description="The subnet's addresses. Or subnetPoolRef."
     )
-    subnet_pool_ref: Annotated[NameRef, Immutable()] | None = Field(
+    subnet_pool_ref: Annotated[NameRef, Immutable("create a new Subnet")] | None = Field(
         default=None, description="The SubnetPool in this namespace that the addresses are taken from. Or cidr."
     )
-    prefix_length: Annotated[Annotated[int, Field(ge=1, le=128)], Immutable()] | None = Field(
+    prefix_length: Annotated[Annotated[int, Field(ge=1, le=128)], Immutable("create a new Subnet")] | None = Field(
         default=None, description="With subnetPoolRef: how large. Default: as the pool says."
     )
     gateway: Gateway = Field(default=Gateway(), description="The default router.")

@@ -164,7 +164,7 @@ class _Chooser:
     def _certain(self, fixed: FixedIP) -> Address | Verdict:
         ip = parse(fixed.ip or "")
         if any(ip == a.ip for a in self._chosen):
-            return stalled(Reason.ADDRESS_INVALID, f"fixedIPs names {ip} twice: remove one of the two.")
+            return stalled(Reason.ADDRESS_INVALID, f"spec.fixedIPs names {ip} twice: remove one of the two.")
         kept = next((a for a in self._kept if a.ip == ip and ip in self._current), None)
         if kept is not None:
             return kept

@@ -22,7 +22,7 @@ from operators.network.state import (
     remote_groups,
     slice_group,
 )
-from operators.status import ready, summarized, write_status
+from operators.status import ready, summarized, waiting, write_status
 from runtime.cache import Key
 from runtime.client import NotFound
 from runtime.controller import Controller
@@ -115,18 +115,18 @@ class SecurityGroups:
 
     async def _tell(self, group: SecurityGroup, rules: ResolvedRules) -> None:
         now, generation = self._context.now(), group.metadata.generation
-        verdict = ready(Reason.RULES_APPLIED, "The nodes are told the group's rules.")
-        conditions = summarized(group.status.conditions, verdict, generation, now)
         if rules.missing:
             names = ", ".join(rules.missing)
-            resolved = (
-                ConditionStatus.FALSE,
+            verdict = waiting(
                 Reason.REMOTE_GROUP_NOT_FOUND,
                 f"Rules that name SecurityGroup {names} let nothing through, because it does not exist: create it, or"
                 " change the rules. All other rules are applied.",
             )
+            resolved = (ConditionStatus.FALSE, verdict.reason, verdict.message)
         else:
+            verdict = ready(Reason.RULES_APPLIED, "The nodes are told the group's rules.")
             resolved = (ConditionStatus.TRUE, Reason.RESOLVED, "Every group that the rules name exists.")
+        conditions = summarized(group.status.conditions, verdict, generation, now)
         conditions = set_condition(conditions, "RulesResolved", *resolved, generation, now)
         status = group.status.model_copy(
             update={

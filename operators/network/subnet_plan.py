@@ -82,7 +82,7 @@ def _gateway(subnet: Subnet, cidr: IPNetwork) -> IPAddress | None | Verdict:
     if ip not in cidr or (cidr.version == 4 and int(ip) not in usable(cidr)):
         return stalled(
             Reason.GATEWAY_INVALID,
-            f"gateway {ip} is no host's address in {cidr}: choose one from {_span(usable(cidr), cidr.version)}.",
+            f"Gateway {ip} is no host's address in {cidr}: choose one from {_span(usable(cidr), cidr.version)}.",
         )
     return ip
 
@@ -91,29 +91,32 @@ def _pools(subnet: Subnet, cidr: IPNetwork, gateway: IPAddress | None) -> tuple[
     hosts = usable(cidr)
     if not subnet.spec.allocation_pools:
         pools = without(hosts, int(gateway) if gateway is not None else None)
-        return pools or stalled(Reason.NO_FREE_ADDRESS, f"{cidr} has no address left beside the gateway's.")
+        return pools or stalled(
+            Reason.NO_FREE_ADDRESS,
+            f"{cidr} has no address left beside the gateway's: create the subnet with a larger cidr.",
+        )
     pools = tuple(Range(int(parse(pool.start)), int(parse(pool.end))) for pool in subnet.spec.allocation_pools)
     for pool, told in zip(pools, subnet.spec.allocation_pools, strict=True):
         if pool.size <= 0:
-            return stalled(Reason.POOL_INVALID, f"pool {told.start}-{told.end}: start is behind end; swap them.")
+            return stalled(Reason.POOL_INVALID, f"Pool {told.start}-{told.end}: start is behind end; swap them.")
         if pool.first not in hosts or pool.last not in hosts:
             return stalled(
                 Reason.POOL_INVALID,
-                f"pool {told.start}-{told.end} holds addresses that no host of {cidr} may have:"
+                f"Pool {told.start}-{told.end} holds addresses that no host of {cidr} may have:"
                 f" stay within {_span(hosts, cidr.version)}.",
             )
         if gateway is not None and int(gateway) in pool:
             return stalled(
                 Reason.GATEWAY_IN_POOL,
-                f"gateway {gateway} is in pool {told.start}-{told.end}: take it out of the pool,"
-                " or set gateway.mode None.",
+                f"Gateway {gateway} is in pool {told.start}-{told.end}: take it out of the pool,"
+                " or set spec.gateway.mode to None.",
             )
     ordered = sorted(pools)
     for one, other in pairwise(ordered):
         if one.overlaps(other):
             return stalled(
                 Reason.POOLS_OVERLAP,
-                f"pools {_span(one, cidr.version)} and {_span(other, cidr.version)} overlap: make one of the two.",
+                f"Pools {_span(one, cidr.version)} and {_span(other, cidr.version)} overlap: make one pool of the two.",
             )
     return tuple(ordered)
 

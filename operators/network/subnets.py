@@ -101,7 +101,7 @@ class Subnets:
         if told is not None and layout.gateway == parse(told.ip):
             return stalled(
                 Reason.GATEWAY_TAKEN,
-                f"gateway {layout.gateway} is the address of the subnet's DHCP server: choose another gateway.",
+                f"Gateway {layout.gateway} is the address of the subnet's DHCP server: choose another gateway.",
             )
         holder = holder_of(subnet)
         for _ in range(_TRIES):

@@ -131,8 +131,10 @@ async def test_a_group_tells_rules_and_members(cloud: Cloud) -> None:
     rule = {"name": "db", "direction": "Ingress", "protocol": "tcp", "portRangeMin": 5432, "etherType": "IPv4"}
     rules = [{**rule, "remoteGroupRef": {"name": "app"}}, {"name": "out", "direction": "Egress", "etherType": "IPv4"}]
     await cloud.create(GROUP, "db", "groups", spec={"rules": rules})
-    group = await cloud.ready(GROUP, "db", "groups")
-    assert told(group, "RulesResolved")["reason"] == "RemoteGroupNotFound"
+    group = await cloud.until(
+        GROUP, "db", "groups", lambda g: told(g, "RulesResolved")["reason"] == "RemoteGroupNotFound"
+    )
+    assert told(group, "Reconciling")["reason"] == "RemoteGroupNotFound"
     assert "app" in told(group, "RulesResolved")["message"]
     assert group["status"]["rules"] == 2
     shard = await cloud.client.get(GROUP_SLICE, f"{group['metadata']['uid']}-0", SLICES)

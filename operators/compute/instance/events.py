@@ -29,7 +29,7 @@ def events_between(old: InstanceStatus, new: InstanceStatus) -> list[Story]:
             found.append(Story("Stopped", f"The guest on node {new.node_name} is stopped."))
     trouble = _trouble(new)
     if trouble is not None and trouble[0] != (_trouble(old) or ("",))[0]:
-        found.append(Story("Failed", trouble[1], warning=True))
+        found.append(Story(trouble[0], trouble[1], warning=True))
     return found
 
 
