@@ -167,7 +167,11 @@ def _failure(where: str, error: Exception) -> ImportFailure:
     if isinstance(error, aiohttp.ClientPayloadError):
         return transient(Reason.SOURCE_TRUNCATED, f"{where} ended before all bytes had come. Check the server's file.")
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
-        return transient(Reason.SOURCE_UNAVAILABLE, f"{where} has no TLS certificate that can be trusted: {error}.")
+        return transient(
+            Reason.SOURCE_UNAVAILABLE,
+            f"{where} has no TLS certificate that can be trusted: {error}. Give the server one that a public authority"
+            " signed, or use http:// together with spec.sha256.",
+        )
     if isinstance(error, TimeoutError):
         return transient(Reason.SOURCE_UNAVAILABLE, f"{where} did not answer in time. Check that the server works.")
     return transient(Reason.SOURCE_UNAVAILABLE, f"{where} cannot be read: {error}. Check the URL and the server.")
@@ -180,10 +184,13 @@ def _next(current: URL, response: aiohttp.ClientResponse, checksummed: bool) -> 
     try:
         target = current.join(URL(location))
     except ValueError as error:
-        raise refused(Reason.BAD_REDIRECT, f"{redacted(current)} redirects to what is no URL.") from error
+        raise refused(
+            Reason.BAD_REDIRECT, f"{redacted(current)} redirects to what is no URL. Use another URL."
+        ) from error
     if target.scheme not in ("http", "https") or not target.host:
         raise refused(
-            Reason.BAD_REDIRECT, f"{redacted(current)} redirects to {target.scheme or 'nothing'}, not to http or https."
+            Reason.BAD_REDIRECT,
+            f"{redacted(current)} redirects to {target.scheme or 'nothing'}, not to http or https. Use another URL.",
         )
     if current.scheme == "https" and target.scheme == "http" and not checksummed:
         raise refused(

@@ -67,7 +67,8 @@ def _checked(network: Network, wire: Wire) -> Wire | Verdict:
     if asked is not None and asked > wire.mtu:
         return stalled(
             Reason.MTU_TOO_LARGE,
-            f"spec.mtu {asked} is more than the {wire.mtu} that fit a {wire.type} network here: set at most {wire.mtu}.",
+            f"spec.mtu {asked} is more than the {wire.mtu} that fit a {wire.type} network here:"
+            f" set at most {wire.mtu}.",
         )
     return wire
 
