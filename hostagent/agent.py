@@ -28,7 +28,7 @@ from hostagent.work import WorkSource
 from runtime.cache import Key
 from runtime.client import ApiError
 from runtime.cluster import Cluster
-from runtime.controller import Controller
+from runtime.controller import Controller, backoff
 from runtime.process import Process
 
 log = logging.getLogger(__name__)
@@ -157,22 +157,29 @@ class Agent:
             self._network.wake()
 
     async def _scans(self) -> None:
-        """Looks at everything, now and then and after each connection to the hypervisor."""
+        """Looks at everything, now and then and after each connection to the hypervisor; sooner again while the
+        API has not been told of the node.
+        """
+        untold = 0
         while True:
+            every = backoff(untold, first=1, most=SCAN_EVERY) if untold else SCAN_EVERY
             try:
-                async with asyncio.timeout(SCAN_EVERY):
+                async with asyncio.timeout(every):
                     await self._scan_wanted.wait()
             except TimeoutError:
                 self._network.wake()
             self._scan_wanted.clear()
+            untold += 1
             try:
-                await self._scan()
+                if await self._scan():
+                    untold = 0
             except HypervisorError as error:
                 log.warning("scan: %s", error)
             except ApiError as error:
                 log.warning("the Hypervisor's status could not be written: %s", error)
 
-    async def _scan(self) -> None:
+    async def _scan(self) -> bool:
+        """True when the API was told, or needed not to be."""
         for uid in self._layout.instance_uids():
             if console_log.cap(self._layout.instance(uid).console_log, self._settings.console_log_max):
                 log.info("%s: console log cut", uid)
@@ -187,9 +194,11 @@ class Agent:
         quarantined = sorted(self._domains - work) if self._source.from_api() else []
         for uid in quarantined:
             self._wake(uid)
-        if self._source.from_api():
-            host = await self._hypervisor.host()
-            await self._registration.report(host, instances=len(work), quarantined=len(quarantined))
+        if not self._source.from_api():
+            return False
+        host = await self._hypervisor.host()
+        await self._registration.report(host, instances=len(work), quarantined=len(quarantined))
+        return True
 
     def _desired_node(self) -> DesiredNode:
         work = {found.metadata.name: found for found in self._source.instances()}
