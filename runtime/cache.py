@@ -128,7 +128,7 @@ class Cache(Generic[T]):
         for name, indexer in self._indexers.items():
             index = self._indexes[name]
             if old is not None:
-                for value in indexer(old.value):
+                for value in set(indexer(old.value)):  # an instance may be on one network twice
                     index[value].pop(key, None)
                     if not index[value]:
                         del index[value]

@@ -33,6 +33,15 @@ def test_an_older_version_never_replaces_a_newer_one() -> None:
     assert c.find("colour", "blue") == []
 
 
+def test_an_object_filed_twice_under_one_value_leaves_no_trace() -> None:
+    c: Cache[dict[str, Any]] = Cache(SECRET, lambda obj: obj, {"letter": lambda o: o["metadata"]["labels"]["letters"]})
+    for version, letters in ((5, "aab"), (6, "abb"), (7, "cc")):
+        c.observe(secret("x", version, letters=letters))
+        assert names(c.find("letter", letters[0])) == ["x"]
+    c.forget(secret("x", 7, letters="cc"))
+    assert [c.find("letter", letter) for letter in "abc"] == [[], [], []]
+
+
 def test_a_change_moves_the_object_in_the_index() -> None:
     c = cache()
     c.observe(secret("x", 5, colour="red"))
