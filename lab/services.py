@@ -85,7 +85,11 @@ def up(layout: Layout, name: str) -> None:
 
 def down(layout: Layout, name: str) -> None:
     """Stop the service, SIGTERM and after 20 s SIGKILL, and leave it stopped."""
-    run(["sv", "-w", "20", "force-stop", _folder(layout, name)], timeout=40)
+    try:
+        run(["sv", "-w", "20", "force-stop", _folder(layout, name)], timeout=40)
+    except LabError:
+        # sv(8) also fails when it had to send SIGKILL.
+        wait_for(lambda: pid(layout, name) is None, 10, f"{name} does not end")
 
 
 def kill(layout: Layout, name: str, signum: int = signal.SIGKILL) -> int:

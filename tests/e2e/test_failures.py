@@ -19,8 +19,8 @@ Name = Callable[[], str]
 
 @contextmanager
 def stopped(cloud: Cloud, component: str) -> Iterator[None]:
-    services.down(cloud.layout, component)
     try:
+        services.down(cloud.layout, component)
         yield
     finally:
         services.up(cloud.layout, component)
