@@ -51,7 +51,8 @@ def guest_pids(cloud: Cloud) -> dict[str, str]:
         )
         for line in listed.stdout.splitlines():
             path, _, pid = line.partition(" ")
-            if pid.strip():
+            # driver.pid is libvirtd's own.
+            if pid.strip() and not path.endswith("/driver.pid"):
                 found[path.rsplit("/", 1)[-1]] = pid.strip()
     return found
 
