@@ -62,6 +62,8 @@ def prepared(name: str) -> Iterator[Cloud]:
         for node in cloud.nodes:
             cloud.until("hypervisor", node, None, lambda hypervisor: hypervisor is not None, 60)
             cloud.until_ready("hypervisor", node)
+            # All guests of a run stand at once, more than the default ratio allows on two small nodes.
+            cloud.kubectl("patch", "hypervisor", node, "--type=merge", '--patch={"spec":{"cpuAllocationRatio":32}}')
         flavor = {
             "apiVersion": "compute.kumulus.dev/v1alpha1",
             "kind": "Flavor",
