@@ -76,7 +76,14 @@ def assemble(
         controllers=[controller for domain in built for controller in domain.controllers],
         tasks=[task for domain in built for task in domain.tasks],
         always=[task for domain in built for task in domain.always],
-        lease=Lease(client, settings.system_namespace, lease_name, identity, duration=15, renew_every=2),
+        lease=Lease(
+            client,
+            settings.system_namespace,
+            lease_name,
+            identity,
+            duration=settings.lease_duration,
+            renew_every=settings.lease_duration / 7.5,
+        ),
         liveness=liveness,
     )
 

@@ -18,6 +18,8 @@ class Settings:
     """The operators' configuration."""
 
     system_namespace: str = "kumulus-system"
+    lease_duration: int = 15
+    """Seconds after which another replica takes over from a leader that has not renewed its Lease."""
     slices_namespace: str = "kumulus-slices"
     public_namespace: str = "kumulus-public"
     underlay_mtu: int = 1500
