@@ -2,7 +2,8 @@
 
 kopf (https://docs.kopf.dev) does the watching, the login and the liveness endpoint; its `on.event` handlers are
 doorbells that keep no state in the objects. Of a watch that broke and was listed anew kopf does not tell what was
-deleted meanwhile, hence the periodic resync, whose list is compared with the cache.
+deleted meanwhile, nor of what was deleted between our first list and its own: so after each list of its, and now and
+then, our own list is compared with the cache.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ log = logging.getLogger(__name__)
 
 Task = Callable[[], Awaitable[None]]
 
+_FIRST_COMPARISONS = (2.0, 10.0)
+"""Seconds from the start of the watches, and from then on, to the first comparisons with a list."""
+_LISTING_ENDS = 1.0
+"""Seconds without a further item after which a list of kopf's is taken to be complete."""
+
 
 @dataclass
 class Process:
@@ -42,6 +48,8 @@ class Process:
     resync_every: float = 600
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
+    _listed: dict[Cache[Any], float] = field(default_factory=dict)
+    """When kopf last listed a kind, in the loop's time, until that list was compared."""
 
     async def run(self) -> None:
         """Runs until SIGTERM or SIGINT, or until a part fails, which ends the process: it is started anew clean."""
@@ -74,9 +82,10 @@ class Process:
             first = True
             for namespace, caches in by_namespace.items():
                 endpoint = self.liveness if first else None
-                group.create_task(_watch(self.cluster.client, namespace, caches, endpoint, self._stop))
+                group.create_task(self._watch(namespace, caches, endpoint))
                 first = False
             group.create_task(self._resync())
+            group.create_task(self._compare_lists())
             self.ready.set()
             if self.lease is not None:
                 await self.lease.acquire()
@@ -101,10 +110,63 @@ class Process:
         while True:
             await asyncio.sleep(self.resync_every * random.uniform(0.9, 1.1))  # noqa: S311 - jitter, not a secret
             for cache in self.cluster.caches.values():
-                try:
-                    await _relist(self.cluster.client, cache)
-                except ApiError as error:
-                    log.warning("%s: resync failed: %s", cache.kind.kind, error)
+                await self._compare(cache)
+
+    async def _compare_lists(self) -> None:
+        """Compares after kopf's lists. Of an empty one nobody hears, so at the start all are compared, twice."""
+        clock = asyncio.get_running_loop().time
+        for delay in _FIRST_COMPARISONS:
+            await asyncio.sleep(delay)
+            for cache in self.cluster.caches.values():
+                self._listed.pop(cache, None)
+                await self._compare(cache)
+        while True:
+            await asyncio.sleep(_LISTING_ENDS)
+            quiet = [cache for cache, at in self._listed.items() if clock() - at >= _LISTING_ENDS]
+            for cache in quiet:
+                del self._listed[cache]
+                await self._compare(cache)
+
+    async def _compare(self, cache: Cache[Any]) -> None:
+        try:
+            await _relist(self.cluster.client, cache)
+        except ApiError as error:
+            log.warning("%s: resync failed: %s", cache.kind.kind, error)
+
+    async def _watch(self, namespace: str | None, caches: Sequence[Cache[Any]], liveness: str | None) -> None:
+        # A line per event and handler says nothing that the controllers do not say of what they decide.
+        logging.getLogger("kopf").setLevel(logging.WARNING)
+        registry = kopf.OperatorRegistry()
+        connection = self.cluster.client.connection()
+
+        async def login(**_: Any) -> kopf.ConnectionInfo:
+            return await connection()
+
+        kopf.on.login(registry=registry)(login)
+        for cache in caches:
+            self._doorbell(registry, cache)
+        await kopf.operator(
+            registry=registry,
+            settings=_settings(),
+            clusterwide=namespace is None,
+            namespaces=[] if namespace is None else [namespace],
+            liveness_endpoint=liveness,
+        )
+        # kopf has put its own signal handlers in the place of ours, and returns when it is signalled.
+        self._stop.set()
+
+    def _doorbell(self, registry: kopf.OperatorRegistry, cache: Cache[Any]) -> None:
+        kind, clock = cache.kind, asyncio.get_running_loop().time
+
+        async def ring(event: dict[str, Any], **_: Any) -> None:
+            if event["type"] == "DELETED":
+                cache.forget(dict(event["object"]))
+                return
+            if event["type"] is None:  # an item of a list
+                self._listed[cache] = clock()
+            cache.observe(trimmed(dict(event["object"])))
+
+        kopf.on.event(kind.group, kind.version, kind.plural, registry=registry, id=f"doorbell-{kind.plural}")(ring)
 
 
 async def _as_coroutine(task: Task) -> None:
@@ -114,43 +176,6 @@ async def _as_coroutine(task: Task) -> None:
 async def _relist(client: Client, cache: Cache[Any]) -> None:
     objects, version = await client.list(cache.kind, cache.namespace)
     cache.relist((trimmed(obj) for obj in objects), version)
-
-
-async def _watch(
-    client: Client, namespace: str | None, caches: Sequence[Cache[Any]], liveness: str | None, stop: asyncio.Event
-) -> None:
-    # A line per event and handler says nothing that the controllers do not say of what they decide.
-    logging.getLogger("kopf").setLevel(logging.WARNING)
-    registry = kopf.OperatorRegistry()
-    connection = client.connection()
-
-    async def login(**_: Any) -> kopf.ConnectionInfo:
-        return await connection()
-
-    kopf.on.login(registry=registry)(login)
-    for cache in caches:
-        _doorbell(registry, cache)
-    await kopf.operator(
-        registry=registry,
-        settings=_settings(),
-        clusterwide=namespace is None,
-        namespaces=[] if namespace is None else [namespace],
-        liveness_endpoint=liveness,
-    )
-    # kopf has put its own signal handlers in the place of ours, and returns when it is signalled.
-    stop.set()
-
-
-def _doorbell(registry: kopf.OperatorRegistry, cache: Cache[Any]) -> None:
-    kind = cache.kind
-
-    async def ring(event: dict[str, Any], **_: Any) -> None:
-        if event["type"] == "DELETED":
-            cache.forget(dict(event["object"]))
-        else:
-            cache.observe(trimmed(dict(event["object"])))
-
-    kopf.on.event(kind.group, kind.version, kind.plural, registry=registry, id=f"doorbell-{kind.plural}")(ring)
 
 
 def _settings() -> kopf.OperatorSettings:

@@ -76,6 +76,22 @@ async def test_a_resync_finds_what_was_deleted_unseen(client: Client, namespace:
         await asyncio.gather(task, return_exceptions=True)
 
 
+async def test_what_is_deleted_before_the_watch_begins_is_noticed(client: Client, namespace: str) -> None:
+    cluster = Cluster(client)
+    cache = cluster.watch(CONFIG_MAP, namespace=namespace)
+    process = Process(cluster, [])  # the next resync is minutes away
+    ghost = config_map(namespace, "ghost")
+    ghost["metadata"] |= {"uid": "no-such-uid", "resourceVersion": "1"}
+    task = asyncio.create_task(process.run())
+    try:
+        await process.ready.wait()
+        cache.observe(ghost)  # as if our own list had seen it, and kopf's had not any more
+        await until(lambda: cache.get("ghost", namespace) is None, 6)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_own_writes_are_seen_at_once(client: Client, namespace: str) -> None:
     cluster = Cluster(client)
     cache = cluster.watch(CONFIG_MAP)
