@@ -245,9 +245,12 @@ class _Chooser:
         return eui64(view.cidr, self._mac)
 
     def _taken(self, ip: IPAddress, holder: Holder) -> Verdict:
-        who = f"held by {holder.kind} {holder.name}" if holder.namespace == self._port.metadata.namespace else "in use"
+        server = "the DHCP server of " if holder.kind == "Subnet" else ""
+        own = holder.namespace == self._port.metadata.namespace
+        who = f"held by {server}{holder.kind} {holder.name}" if own else "in use"
         return stalled(
-            Reason.ADDRESS_TAKEN, f"{ip} is {who}: choose another address; or it is taken as soon as it is released."
+            Reason.ADDRESS_TAKEN,
+            f"{ip} is {who}: choose another address, or release it there, and this port is given it.",
         )
 
     def _exhausted(self, views: Sequence[SubnetView]) -> Verdict:

@@ -1,4 +1,4 @@
-"""Bad input gets a clear error, and nothing is lost: every row of bad_input.py, with all operators running.
+"""Bad input gets a clear error, and nothing is lost: every row of the tables in mistakes/, with all operators running.
 
 The mistakes that the apiserver takes are all made at once, before the first of them is looked at: what somebody else
 did wrong is no excuse either. Then each is put right by itself.
@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 from all_operators import until
-from bad_input import BYSTANDERS, IMMUTABLE, REFUSED, TOLD, Refused, Told
 from kstatus import Told as KStatus
 from kstatus import conditions, faults, kstatus
+from mistakes import BYSTANDERS, IMMUTABLE, REFUSED, TOLD, Refused, Told
 from scene import Scene, scene_of
 from shorthand import Named, as_yaml, name_of
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from operators.compute.scheduler import Amount, Choice, Host, NoValidHost, Request, choose
+from operators.compute.scheduler.choose import WAITS
 from operators.compute.scheduler.filters import FILTERS
 from operators.compute.scheduler.model import Ratios
 from operators.compute.scheduler.weighers import spread
@@ -97,7 +98,8 @@ def test_filters(request_changes: dict, host_changes: dict, rejected_by: str | N
     ],
 )
 def test_no_valid_host_says_why(needs: Amount, hosts: list[Host], message: str, too_large: bool) -> None:
-    assert choose(replace(REQUEST, needs=needs), hosts) == NoValidHost(message, too_large)
+    told = message if too_large or not hosts else f"{message} {WAITS}"
+    assert choose(replace(REQUEST, needs=needs), hosts) == NoValidHost(told, too_large)
 
 
 def test_spreads_by_memory_and_cores() -> None:

@@ -10,6 +10,8 @@ from operators.compute.scheduler.filters import FILTERS, Rejection
 from operators.compute.scheduler.model import Amount, Host, Request
 from operators.compute.scheduler.weighers import spread, tie_break
 
+WAITS = "The instance waits until one fits: make room, add a host, or change what the instance asks for."
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -45,7 +47,7 @@ def choose(request: Request, hosts: Iterable[Host]) -> Choice | NoValidHost:
     told = f"0 of {len(hosts)} host{'s' if len(hosts) > 1 else ''} fit: {counts}."
     # A node that has not told its capacity may be large enough.
     if any(host.capacity == Amount() or request.needs.fits(host.limit) for host in hosts):
-        return NoValidHost(told, too_large=False)
+        return NoValidHost(f"{told} {WAITS}", too_large=False)
     flavor = f"Flavor {request.flavor}" if request.flavor else "The flavor"
     return NoValidHost(
         f"{told} {flavor} is larger than every host: choose a smaller one, or add a larger host.", too_large=True
