@@ -205,7 +205,9 @@ class Kubectl:
     """The real kubectl, with a kubeconfig."""
 
     def __init__(self, kubeconfig: Path) -> None:
-        self._argv = [str(ensure(["kubectl"])["kubectl"]), f"--kubeconfig={kubeconfig}"]
+        # The default one, by host and port, may be of an apiserver of another session that had the same port.
+        cache = kubeconfig.parent / "kubectl-cache"
+        self._argv = [str(ensure(["kubectl"])["kubectl"]), f"--kubeconfig={kubeconfig}", f"--cache-dir={cache}"]
 
     def __call__(self, *arguments: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
         """`given` is what kubectl reads from its standard input."""
