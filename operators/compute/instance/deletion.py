@@ -12,7 +12,7 @@ from typing import TypeAlias
 from crds.compute import InstanceStatus
 from crds.node import NodeInstance
 from operators.compute.instance import status as told
-from operators.compute.instance.plan import DropPort, Release
+from operators.compute.instance.plan import GRACE, DropPort, Release
 from operators.compute.instance.world import World, node_name
 from operators.compute.names import FINALIZER
 
@@ -62,10 +62,12 @@ def plan_deletion(world: World) -> DeletionPlan:
         return DeletionPlan((ConfirmGone(tuple(sorted(nodes))), *held))
     if world.own_ports:
         ports = tuple(DropPort(port) for port in world.own_ports if port.metadata.deletion_timestamp is None)
+        since = instance.metadata.deletion_timestamp
+        wait = GRACE - (world.now - since).total_seconds() if since is not None else 0
+        if wait > 0:
+            return DeletionPlan(ports, again=wait)
         names = ", ".join(sorted(port.metadata.name for port in world.own_ports))
-        return DeletionPlan(
-            ports, told.deleting(world, f"The guest is gone; the instance waits for its ports: {names}.")
-        )
+        return DeletionPlan(ports, told.deleting(world, f"The instance waits for its ports to go: {names}."))
     return DeletionPlan((ConfirmGone(tuple(sorted(nodes))), RemoveFinalizer()))
 
 
