@@ -394,6 +394,11 @@ async def test_no_helper_processes_or_descriptors_are_left_by_many_reconciles(wo
     def descriptors() -> int:
         return len(list(Path("/proc/self/fd").iterdir()))
 
+    def children() -> set[str]:
+        return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+    ours = children()
+
     async def turn() -> None:
         assert (await node.dataplane.reconcile(desired)).ok
         assert (await node.dataplane.reconcile(nothing)).ok
@@ -404,5 +409,4 @@ async def test_no_helper_processes_or_descriptors_are_left_by_many_reconciles(wo
         await turn()
     assert descriptors() <= before
     assert len(list(Path("/proc/self/task").iterdir())) <= threads
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    assert children == []
+    assert children() <= ours
