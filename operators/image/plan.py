@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from crds.access import AccessScope
 from crds.conditions import ConditionStatus, set_condition
 from crds.image import Image, ImagePhase, ImageStatus
 from crds.meta import NameRef
 from crds.quantity import Quantity
+from operators.access import may_use
 from operators.image.failure import Reason
 from operators.image.model import Done, Failed, ImportRequest, Job, Running, Stage, StoredImage
 from operators.status import STALLED, Verdict, ready, stalled, summarized, waiting
@@ -236,7 +236,8 @@ def _copied(image: Image, original: Image | None, now: datetime) -> Plan:
     name = f"{ref.namespace or image.metadata.namespace}/{ref.name}" if ref is not None else ""
     base = image.model_copy(update={"status": _without_stored(image.status)})
     # Whether an Image that is not shared exists is not told.
-    if original is None or not _may_use(original, image.metadata.namespace or ""):
+    tenant = image.metadata.namespace or ""
+    if original is None or not may_use(original.spec.access, original.metadata.namespace, tenant):
         text = f"There is no Image {name} that this tenant may use. Correct spec.source.imageRef, or have it shared."
         return Plan(_status(base, now, ImagePhase.QUEUED, waiting(Reason.IMAGE_NOT_FOUND, text)))
     facts = original.status
@@ -253,13 +254,6 @@ def _copied(image: Image, original: Image | None, now: datetime) -> Plan:
     return _settled(
         image, image.status.model_copy(update={field: getattr(facts, field) for field in same}), Observed(), now
     )
-
-
-def _may_use(original: Image, tenant: str) -> bool:
-    access = original.spec.access
-    if original.metadata.namespace == tenant or access.scope in (AccessScope.PUBLIC, AccessScope.COMMUNITY):
-        return True
-    return access.scope == AccessScope.SHARED and tenant in access.tenants
 
 
 def _without_stored(status: ImageStatus) -> ImageStatus:

@@ -10,8 +10,8 @@ from crds.conditions import ConditionStatus, is_true, remove_condition, set_cond
 from crds.meta import Holder
 from crds.network import Network, Port, PortAddress, PortPhase, PortStatus, Subnet
 from crds.node import NodeInstance
+from operators.access import may_use
 from operators.domain import Context
-from operators.network.access import may_use, not_found
 from operators.network.binding_plan import Bound, bound, wait_before_telling
 from operators.network.claims import give_back, holder_of, ip_allocation, mac_allocation, take
 from operators.network.deletion import User, in_use, in_use_conditions
@@ -20,6 +20,7 @@ from operators.network.port_plan import Address, AddressPlan, MACPlan, Observed,
 from operators.network.ranges import parse
 from operators.network.reasons import Reason
 from operators.network.reclaim import Reclaim
+from operators.network.references import not_found
 from operators.network.state import HOLDER, NETWORK_OF, PORT, PORT_OF, State, groups_of, key_of, port_network
 from operators.status import STALLED, Verdict, announce, ready, stalled, summarized, waiting, write_status
 from operators.status import State as Summary
@@ -68,7 +69,8 @@ class Ports:
     def _network_problem(self, port: Port, network: Network | None) -> Verdict | None:
         key, tenant = port_network(port), port.metadata.namespace or ""
         # Access that is withdrawn takes nothing from ports that have their addresses.
-        allowed = network is not None and (port.status.mac_address is not None or may_use(network, tenant))
+        kept = port.status.mac_address is not None
+        allowed = network is not None and (kept or may_use(network.spec.access, network.metadata.namespace, tenant))
         if network is None or network.metadata.deletion_timestamp is not None or not allowed:
             return waiting(Reason.NETWORK_NOT_FOUND, not_found(key, tenant))
         if network.status.type is None:

@@ -18,9 +18,9 @@ from crds.network import (
     Subnet,
 )
 from crds.node import NetworkSlice, NodeInstance, SecurityGroupSlice
-from operators.network.access import network_key
 from operators.network.names import node_of
 from operators.network.ranges import IPAddress
+from operators.network.references import network_key
 from runtime.cache import Key
 from runtime.cluster import Cluster
 from runtime.kind import kind_of

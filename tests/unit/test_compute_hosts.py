@@ -7,10 +7,8 @@ from fractions import Fraction
 
 import pytest
 
-from crds.access import Access
 from crds.compute import Flavor, Hypervisor, HypervisorAllocation, HypervisorPhase
 from operators.compute import flavors, hypervisors
-from operators.compute.access import may_use
 from operators.compute.liveness import Liveness
 from operators.compute.scheduler import Amount
 from operators.compute.scheduler.hosts import host_of
@@ -113,23 +111,6 @@ def test_hosts_as_the_scheduler_sees_them() -> None:
     assert host.enabled
     assert not host_of(hypervisor(), None).up, "nothing can be taken of a node that has no record"
     assert not host_of(hypervisor(phase="Down"), record).up
-
-
-@pytest.mark.parametrize(
-    ("access", "owner", "may"),
-    [
-        ({}, "acme", True),
-        ({}, "other", False),
-        ({}, None, False),
-        ({"scope": "Public"}, "other", True),
-        ({"scope": "Community"}, "other", True),
-        ({"scope": "Shared", "tenants": ["acme"]}, "other", True),
-        ({"scope": "Shared", "tenants": ["third"]}, "other", False),
-        ({"scope": "Shared", "tenants": ["acme"]}, None, True),
-    ],
-)
-def test_access(access: dict, owner: str | None, may: bool) -> None:
-    assert may_use(Access.model_validate(access), owner, "acme") is may
 
 
 @pytest.mark.parametrize(("field", "state"), [({}, State.READY), ({"swap": "1Gi"}, State.STALLED)])

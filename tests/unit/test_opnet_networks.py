@@ -1,4 +1,4 @@
-"""Wires and segments of networks, access to them, and what keeps them from being deleted."""
+"""Wires and segments of networks, references to them, and what keeps them from being deleted."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 from crds.meta import Holder, ObjectRef
 from crds.network import Network, PhysicalNetwork
 from crds.vocabulary import NetworkType
-from operators.network.access import may_use, network_key, not_found
 from operators.network.deletion import User, in_use
 from operators.network.network_plan import Wire, choose_number, segment_for, segment_name, taken, wire_of
 from operators.network.ranges import Range
 from operators.network.reasons import Reason
+from operators.network.references import network_key, not_found
 from operators.status import State, Verdict
 from runtime.cache import Key
 
@@ -112,21 +112,6 @@ def test_a_taken_segment_names_its_holder_to_its_own_tenant_alone() -> None:
     assert "Network mine" in own.message
     assert "theirs" not in other.message
     assert "globex" not in other.message
-
-
-@pytest.mark.parametrize(
-    ("access", "tenant", "allowed"),
-    [
-        ({}, "acme", True),
-        ({}, "globex", False),
-        ({"scope": "Shared", "tenants": ["globex"]}, "globex", True),
-        ({"scope": "Shared", "tenants": ["globex"]}, "initech", False),
-        ({"scope": "Public"}, "initech", True),
-        ({"scope": "Community"}, "initech", True),
-    ],
-)
-def test_access(access: dict[str, Any], tenant: str, allowed: bool) -> None:
-    assert may_use(network(access=access), tenant) is allowed
 
 
 def test_missing_and_not_shared_are_one_sentence() -> None:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from crds.compute import EffectiveFlavor, Flavor
 from crds.image import Image, ImagePhase
 from crds.quantity import Quantity, format_quantity
+from operators.access import may_use
 from operators.compute import flavors
-from operators.compute.access import may_use
 from operators.compute.instance.support import unsupported_spec
 from operators.compute.instance.world import Problem, World
 from operators.compute.reasons import Reason

@@ -6,7 +6,7 @@ from crds.compute import Instance
 from crds.conditions import ConditionStatus, find_condition
 from crds.meta import ObjectMeta, ObjectRef, OwnerReference
 from crds.network import FixedIP, Network, Port, PortPhase, PortSpec, Subnet
-from operators.compute.access import may_use
+from operators.access import may_use
 from operators.compute.instance.world import Card, Problem, World, is_owned
 from operators.compute.names import INSTANCE_LABEL, PORT_FINALIZER
 from operators.compute.reasons import Reason
