@@ -4,16 +4,21 @@ kopf (https://docs.kopf.dev) does the watching, the login and the liveness endpo
 doorbells that keep no state in the objects. Of a watch that broke and was listed anew kopf does not tell what was
 deleted meanwhile, nor of what was deleted between our first list and its own: so after each list of its, and now and
 then, our own list is compared with the cache.
+
+Whoever becomes leader lists everything once more before it acts: what its predecessor wrote, and its own watches had
+not brought yet, is known then. A list without a resourceVersion is as fresh as the moment it was asked for
+(https://kubernetes.io/docs/reference/using-api/api-concepts/#semantics-for-get-and-list).
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
 import signal
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +27,7 @@ import kopf
 from runtime.cache import Cache
 from runtime.client import ApiError, Client
 from runtime.cluster import Cluster, trimmed
-from runtime.controller import Controller
+from runtime.controller import Controller, backoff
 from runtime.leader import Lease
 
 log = logging.getLogger(__name__)
@@ -33,6 +38,22 @@ _FIRST_COMPARISONS = (2.0, 10.0)
 """Seconds from the start of the watches, and from then on, to the first comparisons with a list."""
 _LISTING_ENDS = 1.0
 """Seconds without a further item after which a list of kopf's is taken to be complete."""
+
+
+@dataclass(frozen=True)
+class Retries:
+    """The delays, in seconds, between tries of a request that never gives up: doubled from `first` to `most`, jittered.
+
+    kopf goes through them anew for each request. With its default of eight, a watch fails for good after some 50 s
+    without an apiserver, and the process with it.
+    """
+
+    first: float = 0.5
+    most: float = 15.0
+
+    def __iter__(self) -> Iterator[float]:
+        for failures in itertools.count(1):
+            yield backoff(failures, first=self.first, most=self.most, spread=random.random())  # noqa: S311 - jitter
 
 
 @dataclass
@@ -46,6 +67,8 @@ class Process:
     lease: Lease | None = None
     liveness: str | None = None
     resync_every: float = 600
+    retries: Retries = Retries()
+    """Seconds between the tries of a watch while the apiserver does not answer."""
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
     _listed: dict[Cache[Any], float] = field(default_factory=dict)
@@ -75,7 +98,7 @@ class Process:
         async with asyncio.TaskGroup() as group:
             for task in self.always:
                 group.create_task(_as_coroutine(task))
-            await self._prime()
+            await self._list_all()
             by_namespace: dict[str | None, list[Cache[Any]]] = defaultdict(list)
             for cache in self.cluster.caches.values():
                 by_namespace[cache.namespace].append(cache)
@@ -90,21 +113,28 @@ class Process:
             if self.lease is not None:
                 await self.lease.acquire()
                 group.create_task(self.lease.hold())
+                await self._list_all()
             for controller in self.controllers:
                 group.create_task(controller.run())
             for task in self.tasks:
                 group.create_task(_as_coroutine(task))
 
-    async def _prime(self) -> None:
-        async def prime(cache: Cache[Any]) -> None:
-            while not cache.synced.is_set():
+    async def _list_all(self) -> None:
+        """Returns once each cache has taken in a list that was asked for after the call."""
+
+        async def fill(cache: Cache[Any]) -> None:
+            for delay in self.retries:
                 try:
                     await _relist(self.cluster.client, cache)
                 except ApiError as error:
-                    log.warning("%s: first list failed, trying again: %s", cache.kind.kind, error)
-                    await asyncio.sleep(1)
+                    log.warning("%s: list failed, next try in %.1f s: %s", cache.kind.kind, delay, error)
+                    await asyncio.sleep(delay)
+                else:
+                    return
 
-        await asyncio.gather(*(prime(cache) for cache in self.cluster.caches.values()))
+        async with asyncio.TaskGroup() as group:
+            for cache in self.cluster.caches.values():
+                group.create_task(fill(cache))
 
     async def _resync(self) -> None:
         while True:
@@ -147,7 +177,7 @@ class Process:
             self._doorbell(registry, cache)
         await kopf.operator(
             registry=registry,
-            settings=_settings(),
+            settings=_settings(self.retries),
             clusterwide=namespace is None,
             namespaces=[] if namespace is None else [namespace],
             liveness_endpoint=liveness,
@@ -178,7 +208,7 @@ async def _relist(client: Client, cache: Cache[Any]) -> None:
     cache.relist((trimmed(obj) for obj in objects), version)
 
 
-def _settings() -> kopf.OperatorSettings:
+def _settings(retries: Retries) -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.peering.standalone = True
     settings.posting.enabled = False  # Events are ours, on transitions only
@@ -191,5 +221,6 @@ def _settings() -> kopf.OperatorSettings:
     # A doorbell is done in microseconds; the worker kept per object afterwards would be memory for nothing.
     settings.queueing.idle_timeout = 0.5
     settings.networking.request_timeout = 30
+    settings.networking.error_backoffs = retries
     settings.execution.max_workers = 1
     return settings
