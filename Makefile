@@ -21,7 +21,7 @@ down: $(READY) ## Remove everything that `make demo` made
 
 test: $(READY) ## Run every test
 	kumulus-lab setup --guests
-	python -m pytest --numprocesses=3 --dist=loadgroup --no-loadscope-reorder
+	python -m pytest --numprocesses=3 --dist=loadscope --no-loadscope-reorder
 
 lint: $(READY) ## Check format, types, layers and generated files
 	ruff format --check .

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
-TESTS = Path(__file__).parent
 # One lab each, for all tests of the folder.
-WHOLE_FOLDERS = ("e2e", "lab")
+SHARED_LABS = ("tests/e2e/", "tests/lab/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # The end-to-end tests take longest, one after another: whoever starts them last waits for them.
-    items.sort(key=lambda item: item.path.relative_to(TESTS).parts[0] not in WHOLE_FOLDERS)
-    for item in items:
-        parts = item.path.relative_to(TESTS).parts
-        item.add_marker(pytest.mark.xdist_group(parts[0] if parts[0] in WHOLE_FOLDERS else "/".join(parts)))
+    # What takes longest, one after another, is begun first, lest all else wait for it in the end.
+    items.sort(key=lambda item: not item.nodeid.startswith(SHARED_LABS))
+
+
+class _Scheduling(LoadScopeScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return next((folder for folder in SHARED_LABS if file.startswith(folder)), file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """See https://pytest-xdist.readthedocs.io/en/stable/how-to.html; `xdist_group` does not work with pytest 9.2."""
+    return _Scheduling(config, log)
