@@ -18,6 +18,7 @@ _INITIALISMS = {
     "cidr": "CIDR",
     "url": "URL",
     "iops": "IOPS",
+    "mtu": "MTU",
     "snat": "SNAT",
 }
 

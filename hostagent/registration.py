@@ -47,7 +47,7 @@ def own_status(
         "emulatorVersion": host.hypervisor_version,
         "agentVersion": importlib.metadata.version("kumulus"),
         "underlayIP": settings.underlay_ip,
-        "underlayMtu": mtu,
+        "underlayMTU": mtu,
         "physicalNetworks": sorted(settings.physical_networks),
     }
 

@@ -261,6 +261,8 @@ def test_a_column_must_show_a_field_that_is_there() -> None:
         ("hw_vif_model", "hwVifModel"),
         ("key_pair_refs", "keyPairRefs"),
         ("cpu_model", "cpuModel"),
+        ("underlay_mtu", "underlayMTU"),
+        ("mtu", "mtu"),
     ],
 )
 def test_names_are_the_contract_s(field: str, name: str) -> None:
