@@ -13,7 +13,8 @@ from runtime.cache import Key
 from runtime.controller import Controller
 from runtime.kind import kind_of
 
-NOT_IMPLEMENTED = "NotImplemented"
+NO_CONTROLLER = "NoController"
+"""As the definition's own first status has it, before an operator has seen the object (crds/manifest.py)."""
 
 
 def planned_kinds(kinds: Sequence[type[Resource]]) -> list[type[Resource]]:
@@ -25,7 +26,7 @@ def verdict_of(obj: Resource) -> Verdict:
     """That nothing is made of the object."""
     kind = type(obj).__name__
     return stalled(
-        NOT_IMPLEMENTED,
+        NO_CONTROLLER,
         f"{kind} {obj.metadata.name}: this release has no controller for {kind}, so nothing is made of it:"
         " delete it, or keep it for a release that has one.",
     )

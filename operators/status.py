@@ -85,7 +85,7 @@ async def write_status(
 
 async def announce(recorder: Recorder, resource: Resource, verdict: Verdict) -> None:
     """An Event, if the verdict is that the user must act, and the object was not seen to say so already."""
-    before = find_condition(resource.status.conditions, READY)  # type: ignore[attr-defined]  # as above
+    before = find_condition(resource.status.conditions, STALLED)  # type: ignore[attr-defined]  # as above
     if verdict.state is State.STALLED and (before is None or before.reason != verdict.reason):
         meta = resource.metadata.to_dict()
         await recorder.record(kind_of(type(resource)), meta, verdict.reason, verdict.message, warning=True)

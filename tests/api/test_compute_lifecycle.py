@@ -353,7 +353,9 @@ async def test_kinds_without_a_controller_say_so(cloud: Cloud, apiserver: ApiSer
         await cloud.create(volume, "data", {"size": "1Gi"})
         await cloud.create(group, "web", {"policy": "AntiAffinity"})
         for kind, name in ((volume, "data"), (group, "web")):
-            await cloud.until_told(name, "NotImplemented", f"no controller for {kind.kind}", kind=kind)
+            await cloud.until_told(
+                name, "NoController", f"{kind.kind} {name}: this release has no controller", kind=kind
+            )
             found = await cloud.get(kind, name)
             assert found
             assert condition(found, "Stalled")["status"] == "True"  # type: ignore[index]  # it is there

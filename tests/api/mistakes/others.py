@@ -104,7 +104,7 @@ OTHERS = (
             f"{kind}, which comes later",
             f"{kind} later: {spec}",
             f"{kind} later",
-            "NotImplemented",
+            "NoController",
             (f"{kind} later: this release has no controller for {kind}", "delete it"),
         )
         for kind, spec in (
