@@ -6,6 +6,7 @@ never meet as different values: an allocation is an object that is named after i
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 from pydantic import Field
@@ -67,6 +68,24 @@ CIDR = Annotated[
         "'{self}' must be written as '{string(cidr(self))}'",
     ),
 ]
+
+_NO_GUESTS = (
+    *("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4"),
+    *("::/128", "::1/128", "fe80::/10", "ff00::/8"),
+)
+"""What no guest's card may have: "this" network, loopback, link-local (the metadata service's), multicast, reserved
+(https://www.iana.org/assignments/iana-ipv4-special-registry and -ipv6-). Of 240.0.0.0/4 each node takes addresses."""
+
+GuestCIDR = Annotated[
+    CIDR,
+    Rule(
+        f"!isCIDR(self) || !{json.dumps(_NO_GUESTS)}.exists(reserved,"
+        " cidr(reserved).containsCIDR(cidr(self)) || cidr(self).containsCIDR(cidr(reserved)))",
+        "'{self}' holds addresses that no guest may have (loopback, link-local, multicast, 0.0.0.0/8, 240.0.0.0/4):"
+        " use another range, for example 10.0.1.0/24 or fd00::/64",
+    ),
+]
+"""Addresses for guests."""
 
 IPAddressOrCIDR = Annotated[
     str,

@@ -23,7 +23,7 @@ from crds.meta import (
     Status,
 )
 from crds.model import Model
-from crds.types import CIDR, UID, IPAddress, MACAddress, Name, Text
+from crds.types import CIDR, UID, GuestCIDR, IPAddress, MACAddress, Name, Text
 
 
 class GatewayMode(StrEnum):
@@ -120,7 +120,7 @@ class SubnetSpec(Model):
     network_ref: Annotated[NameRef, Immutable("create a new Subnet of the other network")] = Field(
         description="The Network, in the same namespace."
     )
-    cidr: Annotated[CIDR, Immutable("create a new Subnet")] | None = Field(
+    cidr: Annotated[GuestCIDR, Immutable("create a new Subnet")] | None = Field(
         default=None, description="The subnet's addresses. Or subnetPoolRef."
     )
     subnet_pool_ref: Annotated[NameRef, Immutable("create a new Subnet")] | None = Field(
@@ -250,7 +250,7 @@ class SubnetPoolSpec(Model):
     """Addresses that subnets are cut from, so that they do not overlap."""
 
     description: Text | None = Field(default=None, description="What the pool is for, for people.")
-    prefixes: Annotated[list[CIDR], Field(min_length=1, max_length=64), Atomic()] = Field(
+    prefixes: Annotated[list[GuestCIDR], Field(min_length=1, max_length=64), Atomic()] = Field(
         description="The addresses; all of one family."
     )
     default_prefix_length: PrefixLength | None = Field(

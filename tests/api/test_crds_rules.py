@@ -112,6 +112,15 @@ REFUSED: list[tuple[str, Changes, str]] = [
     ("Subnet", subnet(cidr="10.0.256.0/24"), "'10.0.256.0/24' is not a CIDR"),
     ("Subnet", subnet(cidr="10.0.1.5/24"), "'10.0.1.5/24' has bits set behind the prefix: use '10.0.1.0/24'"),
     ("Subnet", subnet(cidr="FD00:0::/64"), "'FD00:0::/64' must be written as 'fd00::/64'"),
+    *(
+        ("Subnet", subnet(cidr=cidr), f"'{cidr}' holds addresses that no guest may have")
+        for cidr in (
+            *("240.65.0.0/16", "250.1.0.0/24", "255.255.255.0/24", "128.0.0.0/1", "0.0.0.0/0", "0.1.0.0/16"),
+            *("127.0.0.0/24", "169.254.169.0/24", "169.0.0.0/8", "224.0.0.0/24", "239.1.0.0/16"),
+            *("fe80::/64", "ff02::/64", "::/64", "::/0"),
+        )
+    ),
+    ("SubnetPool", {"spec.prefixes": ["10.0.0.0/16", "240.0.0.0/8"]}, "'240.0.0.0/8' holds addresses that no guest"),
     ("Subnet", subnet(cidr="10.0.1.0/31"), "10.0.1.0/31 is too small"),
     ("Subnet", {"spec": {"networkRef": {"name": "n"}}}, "exactly one of cidr and subnetPoolRef must be set"),
     ("Subnet", subnet(prefixLength=24), "prefixLength goes with subnetPoolRef only"),
@@ -268,6 +277,10 @@ REFUSED: list[tuple[str, Changes, str]] = [
 ]
 
 ACCEPTED: list[tuple[str, Changes, str]] = [
+    *(
+        ("Subnet", subnet(cidr=cidr), f"{cidr} is for guests")
+        for cidr in ("1.0.0.0/8", "126.255.0.0/16", "169.253.0.0/16", "169.255.0.0/16", "223.255.255.0/24", "fec0::/64")
+    ),
     ("KeyPair", {"spec.publicKey": "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABgQC7== bob\n"}, "a trailing newline"),
     ("KeyPair", {"spec.publicKey": "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTY="}, "no comment"),
     ("KeyPair", {"spec.publicKey": "sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2g= me"}, "a FIDO key"),
