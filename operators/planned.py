@@ -8,7 +8,8 @@ from crds import compute, identity, image, network, storage
 from crds.meta import Controller as Filler
 from crds.meta import Resource, Status
 from operators.domain import Context, Domain
-from operators.status import Verdict, announce, stalled, summarized, write_status
+from operators.status import announce, write_status
+from operators.verdict import Verdict, stalled, summarized
 from runtime.cache import Key
 from runtime.controller import Controller
 from runtime.kind import kind_of

@@ -1,41 +1,13 @@
-"""Flavors: what of them this release can give."""
+"""Flavors are told whether this release can give them."""
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from crds.compute import Flavor
-from crds.meta import Status
-from operators.compute.reasons import Reason
+from operators.compute.flavor_plan import plan
 from operators.domain import Context
-from operators.status import Verdict, announce, ready, stalled, summarized, write_status
+from operators.status import announce, write_status
 from runtime.cache import Key
 from runtime.controller import Controller
-
-
-def unsupported(flavor: Flavor) -> str | None:
-    """The field that this release cannot realise, if there is one."""
-    if flavor.spec.ephemeral_disk:
-        return "spec.ephemeralDisk"
-    if flavor.spec.swap:
-        return "spec.swap"
-    return None
-
-
-def judge(flavor: Flavor) -> Verdict:
-    field = unsupported(flavor)
-    if field is None:
-        return ready(Reason.VALID, "Instances can be made with the flavor.")
-    return stalled(
-        Reason.NOT_SUPPORTED,
-        f"Flavor {flavor.metadata.name}: {field} is not supported by this release: create a flavor without it.",
-    )
-
-
-def plan(flavor: Flavor, now: datetime) -> tuple[Status, Verdict]:
-    verdict, generation = judge(flavor), flavor.metadata.generation
-    conditions = summarized(flavor.status.conditions, verdict, generation, now)
-    return Status(observed_generation=generation, conditions=conditions), verdict
 
 
 def controller(context: Context) -> Controller:

@@ -15,7 +15,8 @@ from operators.compute.names import AGENT_LEASE, node_namespace, node_of
 from operators.compute.reasons import Reason
 from operators.compute.scheduler.record import RECORD
 from operators.domain import Context
-from operators.status import Verdict, ready, summarized, waiting, write_status
+from operators.status import write_status
+from operators.verdict import Verdict, ready, summarized, waiting
 from runtime.cache import Key
 from runtime.client import AlreadyExists, ApiError, NotFound
 from runtime.controller import Controller

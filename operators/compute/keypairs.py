@@ -8,7 +8,8 @@ from crds.compute import KeyPair, KeyPairStatus
 from operators.compute.reasons import Reason
 from operators.compute.sshkey import InvalidKey, parse_public_key
 from operators.domain import Context
-from operators.status import Verdict, announce, ready, stalled, summarized, write_status
+from operators.status import announce, write_status
+from operators.verdict import Verdict, ready, stalled, summarized
 from runtime.cache import Key
 from runtime.controller import Controller
 

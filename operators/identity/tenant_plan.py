@@ -15,7 +15,7 @@ from crds.network import SecurityGroup, SecurityGroupRule, SecurityGroupSpec
 from crds.vocabulary import Direction, EtherType
 from operators.identity.names import DEFAULT_GROUP, TENANT_ENABLED_LABEL, TENANT_LABEL, role_name
 from operators.network.names import FINALIZER as NETWORK_FINALIZER
-from operators.status import Verdict, ready, stalled, summarized, waiting
+from operators.verdict import Verdict, ready, stalled, summarized, waiting
 
 Object = dict[str, Any]
 

@@ -13,7 +13,8 @@ from operators.image.jobs import Importer
 from operators.image.plan import Observed, Plan, Step, plan, plan_deletion, request_of
 from operators.image.store import DirectoryStore
 from operators.image.uploads import Uploads
-from operators.status import READY, STALLED, write_status
+from operators.status import write_status
+from operators.verdict import READY, STALLED
 from runtime.cache import Cache, Key
 from runtime.kind import kind_of
 

@@ -13,7 +13,7 @@ from crds.quantity import Quantity
 from operators.access import may_use
 from operators.image.failure import Reason
 from operators.image.model import Done, Failed, ImportRequest, Job, Running, Stage, StoredImage
-from operators.status import STALLED, Verdict, ready, stalled, summarized, waiting
+from operators.verdict import STALLED, Verdict, ready, stalled, summarized, waiting
 from runtime.cache import Key
 
 _OFFER_AGAIN = 60.0

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from crds.conditions import Condition, ConditionStatus, set_condition
 from operators.network.reasons import Reason
-from operators.status import summarized, waiting
+from operators.verdict import summarized, waiting
 
 _NAMED = 3
 

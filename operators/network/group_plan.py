@@ -10,9 +10,8 @@ from crds.meta import ObjectMeta
 from crds.network import Port, SecurityGroup, SecurityGroupRule
 from crds.node import SecurityGroupSlice, SecurityGroupSliceSpec, SliceMember, SliceRule
 from crds.vocabulary import EtherType, Protocol
-from operators.network.names import slice_name
+from operators.network.names import GROUP_ANNOTATION, slice_name
 from operators.network.shards import plan_shards
-from operators.network.state import GROUP_ANNOTATION
 
 MEMBERS_PER_SHARD = 500
 

@@ -9,6 +9,10 @@ from ipaddress import IPv4Address, IPv6Address
 
 FINALIZER = "network.kumulus.dev/operator"
 
+DEFAULT_GROUP = "default"
+"""The group of a tenant's ports that name none."""
+GROUP_ANNOTATION = "network.kumulus.dev/security-group"
+"""On a SecurityGroupSlice: namespace/name of its group."""
 NODE_NAMESPACE_PREFIX = "kumulus-node-"
 
 

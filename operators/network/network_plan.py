@@ -11,7 +11,7 @@ from crds.vocabulary import NetworkType
 from operators.network.names import flat_segment, vlan_segment, vxlan_segment
 from operators.network.ranges import Range, find_free
 from operators.network.reasons import Reason
-from operators.status import Verdict, stalled, waiting
+from operators.verdict import Verdict, stalled, waiting
 
 VXLAN_OVERHEAD = 50
 """Bytes: outer Ethernet, IPv4, UDP and VXLAN headers (RFC 7348, section 5)."""

@@ -23,8 +23,9 @@ from operators.network.state import (
     port_network,
     subnet_network,
 )
-from operators.status import State as Summary
-from operators.status import Verdict, announce, ready, summarized, write_status
+from operators.status import announce, write_status
+from operators.verdict import State as Summary
+from operators.verdict import Verdict, ready, summarized
 from runtime.cache import Key
 from runtime.controller import Controller
 

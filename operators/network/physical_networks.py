@@ -7,7 +7,8 @@ from crds.network import PhysicalNetworkPhase
 from operators.domain import Context
 from operators.network.reasons import Reason
 from operators.network.state import State
-from operators.status import ready, summarized, waiting, write_status
+from operators.status import write_status
+from operators.verdict import ready, summarized, waiting
 from runtime.cache import Key
 from runtime.controller import Controller
 

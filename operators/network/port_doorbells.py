@@ -15,7 +15,7 @@ from operators.network.state import (
     key_of,
     subnet_network,
 )
-from operators.status import READY
+from operators.verdict import READY
 from runtime.cache import Key
 from runtime.controller import Controller
 

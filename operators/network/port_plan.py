@@ -20,7 +20,7 @@ from operators.network.ranges import (
     usable,
 )
 from operators.network.reasons import Reason
-from operators.status import Verdict, stalled, waiting
+from operators.verdict import Verdict, stalled, waiting
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from operators.network.reasons import Reason
 from operators.network.reclaim import Reclaim
 from operators.network.references import not_found
 from operators.network.state import HOLDER, NETWORK_OF, PORT, PORT_OF, State, groups_of, key_of, port_network
-from operators.status import STALLED, Verdict, announce, ready, stalled, summarized, waiting, write_status
-from operators.status import State as Summary
+from operators.status import announce, write_status
+from operators.verdict import STALLED, Verdict, ready, stalled, summarized, waiting
+from operators.verdict import State as Summary
 from runtime.cache import Key
 from runtime.client import Conflict
 from runtime.controller import Controller

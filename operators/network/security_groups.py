@@ -22,7 +22,8 @@ from operators.network.state import (
     remote_groups,
     slice_group,
 )
-from operators.status import ready, summarized, waiting, write_status
+from operators.status import write_status
+from operators.verdict import ready, summarized, waiting
 from runtime.cache import Key
 from runtime.client import NotFound
 from runtime.controller import Controller

@@ -18,7 +18,7 @@ from crds.network import (
     Subnet,
 )
 from crds.node import NetworkSlice, NodeInstance, SecurityGroupSlice
-from operators.network.names import node_of
+from operators.network.names import DEFAULT_GROUP, GROUP_ANNOTATION, node_of
 from operators.network.ranges import IPAddress
 from operators.network.references import network_key
 from runtime.cache import Key
@@ -35,10 +35,6 @@ MAC_ALLOCATION = kind_of(MACAllocation)
 SEGMENT = kind_of(Segment)
 NETWORK_SLICE = kind_of(NetworkSlice)
 GROUP_SLICE = kind_of(SecurityGroupSlice)
-
-DEFAULT_GROUP = "default"
-GROUP_ANNOTATION = "network.kumulus.dev/security-group"
-"""On a SecurityGroupSlice: namespace/name of its group."""
 
 # The names of indexes are shared by all domains that watch a kind in this process, hence the prefix.
 UID = "network:uid"

@@ -14,7 +14,7 @@ from itertools import pairwise
 from crds.network import GatewayMode, Network, Subnet
 from operators.network.ranges import IPAddress, IPNetwork, Range, address, parse, usable, without
 from operators.network.reasons import Reason
-from operators.status import Verdict, stalled, waiting
+from operators.verdict import Verdict, stalled, waiting
 
 IPV6_MIN_MTU = 1280
 """RFC 8200, section 5."""

@@ -15,8 +15,9 @@ from operators.network.reasons import Reason
 from operators.network.reclaim import Reclaim
 from operators.network.state import HOLDER, NETWORK_OF, SUBNET, SUBNET_OF, State, key_of, subnet_network
 from operators.network.subnet_plan import Layout, layout_of, network_problem
-from operators.status import State as Summary
-from operators.status import Verdict, announce, ready, stalled, summarized, waiting, write_status
+from operators.status import announce, write_status
+from operators.verdict import State as Summary
+from operators.verdict import Verdict, ready, stalled, summarized, waiting
 from runtime.cache import Key
 from runtime.client import Conflict
 from runtime.controller import Controller

@@ -8,11 +8,11 @@ from fractions import Fraction
 import pytest
 
 from crds.compute import Flavor, Hypervisor, HypervisorAllocation, HypervisorPhase
-from operators.compute import flavors, hypervisors
+from operators.compute import flavor_plan, hypervisors
 from operators.compute.liveness import Liveness
 from operators.compute.scheduler import Amount
 from operators.compute.scheduler.hosts import host_of
-from operators.status import State
+from operators.verdict import State
 from runtime.leader import micro_time
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -117,6 +117,6 @@ def test_hosts_as_the_scheduler_sees_them() -> None:
 def test_flavors(field: dict, state: State) -> None:
     size = {"vcpus": 1, "memory": "1Gi", "rootDisk": "2Gi", **field}
     flavor = Flavor.model_validate({"metadata": {"name": "small", "generation": 1}, "spec": size})
-    status, verdict = flavors.plan(flavor, NOW)
+    status, verdict = flavor_plan.plan(flavor, NOW)
     assert verdict.state is state
     assert status.observed_generation == 1

@@ -29,7 +29,7 @@ from operators.compute.instance.workobject import build, updated
 from operators.compute.instance.world import Card, World
 from operators.compute.names import FINALIZER, port_name
 from operators.compute.scheduler import Amount, Host
-from operators.status import State
+from operators.verdict import State
 from runtime.cache import Key
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)

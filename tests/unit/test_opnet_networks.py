@@ -14,7 +14,7 @@ from operators.network.network_plan import Wire, choose_number, segment_for, seg
 from operators.network.ranges import Range
 from operators.network.reasons import Reason
 from operators.network.references import network_key, not_found
-from operators.status import State, Verdict
+from operators.verdict import State, Verdict
 from runtime.cache import Key
 
 VNIS = Range(100, 103)

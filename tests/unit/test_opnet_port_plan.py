@@ -16,7 +16,7 @@ from operators.network.names import address_name
 from operators.network.port_plan import Address, AddressPlan, Observed, SubnetView, plan_addresses, plan_mac, view_of
 from operators.network.ranges import Range, parse
 from operators.network.reasons import Reason
-from operators.status import State
+from operators.verdict import State
 
 MAC = "fa:16:3e:00:00:01"
 

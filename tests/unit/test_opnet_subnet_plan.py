@@ -10,7 +10,7 @@ from crds.network import Network, Subnet
 from operators.network.ranges import Range, address, parse
 from operators.network.reasons import Reason
 from operators.network.subnet_plan import Layout, layout_of, network_problem
-from operators.status import State, Verdict
+from operators.verdict import State, Verdict
 
 
 def subnet(cidr: str | None, name: str = "s", *, age: int = 1, accepted: bool = False, **spec: Any) -> Subnet:

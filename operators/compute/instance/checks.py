@@ -8,12 +8,12 @@ from crds.compute import EffectiveFlavor, Flavor
 from crds.image import Image, ImagePhase
 from crds.quantity import Quantity, format_quantity
 from operators.access import may_use
-from operators.compute import flavors
+from operators.compute.flavor_plan import unsupported
 from operators.compute.instance.support import unsupported_spec
 from operators.compute.instance.world import Problem, World
 from operators.compute.reasons import Reason
 from operators.compute.sshkey import InvalidKey, parse_public_key
-from operators.status import stalled, waiting
+from operators.verdict import stalled, waiting
 
 Check = Callable[[World], Problem | None]
 
@@ -69,7 +69,7 @@ def flavor(world: World) -> Problem | None:
                 " choose one of `kubectl get flavors`, or have it created or shared.",
             )
         )
-    field = flavors.unsupported(found)
+    field = unsupported(found)
     if field is not None:
         return Problem(
             stalled(

@@ -23,7 +23,8 @@ from operators.compute.names import FINALIZER, INSTANCE_LABEL, node_namespace, u
 from operators.compute.reasons import Reason
 from operators.compute.scheduler.record import allocate, release
 from operators.domain import Context
-from operators.status import stalled, waiting, write_status
+from operators.status import write_status
+from operators.verdict import stalled, waiting
 from runtime.cache import Key
 from runtime.client import AlreadyExists, ApiError, Forbidden, Invalid, NotFound, Unavailable
 from runtime.cluster import merge_diff, trimmed

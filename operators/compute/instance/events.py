@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from crds.compute import InstancePhase, InstanceStatus
 from crds.conditions import find_condition
 from operators.compute.reasons import Reason
-from operators.status import READY, STALLED
+from operators.verdict import READY, STALLED
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ from operators.compute.instance.world import Problem, World, node_name
 from operators.compute.names import FINALIZER
 from operators.compute.reasons import Reason
 from operators.compute.scheduler import Amount, Choice, NoValidHost, Request, choose
-from operators.status import State, stalled, waiting
+from operators.verdict import State, stalled, waiting
 
 GRACE = 3.0
 """Seconds after an Instance's creation during which waiting for other objects is not told: mostly they are on their

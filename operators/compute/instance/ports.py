@@ -10,7 +10,7 @@ from operators.access import may_use
 from operators.compute.instance.world import Card, Problem, World, is_owned
 from operators.compute.names import INSTANCE_LABEL, PORT_FINALIZER
 from operators.compute.reasons import Reason
-from operators.status import State, Verdict, stalled, waiting
+from operators.verdict import State, Verdict, stalled, waiting
 
 DEFAULT_GROUP = "default"
 NETWORK_READY = "NetworkReady"

@@ -9,7 +9,7 @@ from crds.node import NodeInstance, NodeInstanceState, NodePortState
 from crds.vocabulary import PowerState, RestartPolicy
 from operators.compute.instance.world import node_name
 from operators.compute.reasons import Reason
-from operators.status import State, Verdict, ready, stalled, waiting
+from operators.verdict import State, Verdict, ready, stalled, waiting
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from crds.conditions import Condition, ConditionStatus, remove_condition, set_co
 from operators.compute.instance.rollup import RollUp
 from operators.compute.instance.world import Card, Problem, World
 from operators.compute.reasons import Reason
-from operators.status import READY, RECONCILING, STALLED, State, Verdict, summarized, waiting
+from operators.verdict import READY, RECONCILING, STALLED, State, Verdict, summarized, waiting
 
 SCHEDULED, NETWORK_READY, VOLUMES_READY = "Scheduled", "NetworkReady", "VolumesReady"
 RUNNING, LIVE_MIGRATABLE = "Running", "LiveMigratable"

@@ -9,7 +9,7 @@ from crds.node import NodeInstance
 from crds.vocabulary import PowerState
 from operators.compute.instance.world import Problem, World, node_name
 from operators.compute.reasons import Reason
-from operators.status import stalled
+from operators.verdict import stalled
 
 POWER_STATES = (PowerState.RUNNING, PowerState.STOPPED)
 IMAGE_ANNOTATION = "compute.kumulus.dev/image"

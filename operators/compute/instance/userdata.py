@@ -8,7 +8,7 @@ from crds.compute import Instance
 from crds.compute.instances import USER_DATA_LIMIT
 from operators.compute.instance.world import Problem, UserData
 from operators.compute.reasons import Reason
-from operators.status import stalled, waiting
+from operators.verdict import stalled, waiting
 from runtime.client import Client, NotFound
 from runtime.kind import SECRET
 

@@ -13,7 +13,7 @@ from crds.network import Network, Port, SecurityGroup, Subnet
 from crds.node import NodeInstance
 from operators.compute.names import node_of
 from operators.compute.scheduler import Host
-from operators.status import Verdict
+from operators.verdict import Verdict
 from runtime.cache import Key
 
 
