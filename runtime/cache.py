@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from runtime.kind import Kind
+
+log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
 T = TypeVar("T")
@@ -42,7 +45,8 @@ class Cache(Generic[T]):
     Versions are compared as numbers: an answer to an own write and the watch may arrive in either order. (Opaque by
     the API's old promise, comparable by its new one, https://kep.k8s.io/5504; etcd's revisions always were.)
     With `namespace` only that namespace is watched. A deleted object's UID is remembered, so that a late answer does
-    not bring it back.
+    not bring it back. An object that `project` cannot read (it raises) is logged and left as it was seen before, if it
+    was: nobody may stop a whole process by one object.
     """
 
     def __init__(
@@ -61,6 +65,9 @@ class Cache(Generic[T]):
         self._indexes: dict[str, dict[Hashable, dict[Key, None]]] = {name: {} for name in self._indexers}
         self._listeners: list[Callable[[Key, T | None, T | None], None]] = []
         self._tombstones: OrderedDict[str, None] = OrderedDict()
+        self._unreadable: set[str] = set()
+        self.newest = 0
+        """The highest version that was seen, of an object or a list."""
 
     def add_indexes(self, indexes: Mapping[str, Callable[[T], Iterable[Hashable]]]) -> None:
         """More indexes; one that exists by that name stays as it is. Only before the first object is seen."""
@@ -93,12 +100,20 @@ class Cache(Generic[T]):
         """Takes in an object from a watch, a list, or the answer to a write."""
         meta = obj["metadata"]
         uid, version, key = meta["uid"], int(meta["resourceVersion"]), key_of(obj)
+        self.newest = max(self.newest, version)
         if uid in self._tombstones:
             return
         old = self._entries.get(key)
         if old is not None and old.version >= version:
             return
-        value = self._project(obj)
+        try:
+            value = self._project(obj)
+        except Exception:  # whatever the object has in it
+            if uid not in self._unreadable:
+                log.exception("%s: %s %s cannot be read and is passed over", key, self.kind.kind, uid)
+            self._unreadable.add(uid)
+            return
+        self._unreadable.discard(uid)
         self._store(key, _Entry(uid, version, value), old)
 
     def forget(self, obj: Object) -> None:
@@ -107,16 +122,19 @@ class Cache(Generic[T]):
 
     def relist(self, objects: Iterable[Object], version: int) -> None:
         """Takes in a whole list as of `version`: what is older than it and not in it was deleted unseen."""
+        self.newest = max(self.newest, version)
         seen: set[str] = set()
         for obj in objects:
             seen.add(obj["metadata"]["uid"])
             self.observe(obj)
+        self._unreadable &= seen
         gone = [(k, e.uid) for k, e in self._entries.items() if e.uid not in seen and e.version <= version]
         for key, uid in gone:
             self._bury(key, uid)
         self.synced.set()
 
     def _bury(self, key: Key, uid: str) -> None:
+        self._unreadable.discard(uid)
         self._tombstones[uid] = None
         if len(self._tombstones) > _TOMBSTONES:
             self._tombstones.popitem(last=False)

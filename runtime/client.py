@@ -42,7 +42,7 @@ class ApiError(Exception):
 
 
 class NotFound(ApiError):
-    """The object, or its namespace, does not exist."""
+    """The object, or its namespace, does not exist, by the apiserver's own word."""
 
 
 class AlreadyExists(ApiError):
@@ -62,21 +62,24 @@ class Invalid(ApiError):
 
 
 class Unavailable(ApiError):
-    """No answer, a time-out, too many requests or a fault of the server: try again later."""
+    """No answer, a time-out, too many requests, a fault of the server, or a kind that it does not know: try later."""
 
 
 def error_for(status: int, body: bytes | str) -> ApiError:
     """The typed error for an HTTP answer that carries a `metav1.Status`, or plain text from a proxy before it."""
     text = body.decode(errors="replace") if isinstance(body, bytes) else body
-    reason, message = "", text[:500]
+    reason, message, about = "", text[:500], ""
     try:
         answer = json.loads(text)
     except ValueError:
         answer = None
     if isinstance(answer, dict):
         reason, message = str(answer.get("reason") or ""), str(answer.get("message") or message)
+        about = str((answer.get("details") or {}).get("name") or "")
     if status == 404:
-        return NotFound(status, reason, message)
+        # Absence is acted upon, so only a server that names what it does not have is believed: not a proxy without a
+        # backend, nor an apiserver that does not (yet) know the kind.
+        return (NotFound if about else Unavailable)(status, reason, message)
     if status == 409:
         return (AlreadyExists if reason == "AlreadyExists" else Conflict)(status, reason, message)
     if status in (401, 403):
@@ -153,9 +156,12 @@ class Client:
             raise Unavailable(0, "Unreachable", f"{method} {path}: {error!r}") from error
         if not 200 <= answer.status < 300:
             raise error_for(answer.status, data)
-        decoded = json.loads(data)
+        try:
+            decoded = json.loads(data)
+        except ValueError:
+            decoded = None
         if not isinstance(decoded, dict):
-            raise Unavailable(answer.status, "BadAnswer", f"{method} {path}: the answer is not an object")
+            raise Unavailable(answer.status, "BadAnswer", f"{method} {path}: the answer is not a JSON object")
         return decoded
 
     async def _headers(self) -> dict[str, str]:

@@ -30,7 +30,8 @@ class Controller:
     """Runs `reconcile` for each enqueued key: never twice at once for one key, once more if enqueued meanwhile.
 
     A failure is retried with back-off, and told to `on_error(key, error, failures)`, which may write a condition.
-    A `Conflict` (the object changed since it was read) is no failure: the key is looked at again shortly.
+    A `Conflict` (the object changed since it was read) is no failure: the key is looked at again shortly, and less and
+    less often while the conflict lasts, as when a watch lags behind.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Controller:
         self._again: set[Key] = set()
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
+        self._conflicts: dict[Key, int] = {}
 
     def enqueue(self, key: Key) -> None:
         """Asks for a look at `key` as soon as a worker is free; many calls before that make one look."""
@@ -104,7 +106,9 @@ class Controller:
         except Conflict as error:
             log.debug("%s: %s changed meanwhile: %s", key, self.name, error)
             # The watch brings the newer object within milliseconds; looking before that would meet the old one again.
-            self.enqueue_after(key, 0.05)
+            conflicts = self._conflicts.get(key, 0) + 1
+            self._conflicts[key] = conflicts
+            self.enqueue_after(key, backoff(conflicts, first=0.05, most=5.0))
         except Exception as error:  # a controller outlives any fault of one object and retries it
             failures = self._failures.get(key, 0) + 1
             self._failures[key] = failures
@@ -123,6 +127,7 @@ class Controller:
             await self._tell(key, error, failures)
         else:
             self._failures.pop(key, None)
+            self._conflicts.pop(key, None)
             if later is not None:
                 self.enqueue_after(key, later)
 
@@ -131,5 +136,6 @@ class Controller:
             return
         try:
             await self._on_error(key, error, failures)
-        except ApiError as second:
-            log.warning("%s: %s could not report its failure: %s", key, self.name, second)
+        except Exception as second:  # as a failure of `reconcile`; the next one is told again
+            trace = None if isinstance(second, ApiError) else second
+            log.warning("%s: %s could not report its failure: %r", key, self.name, second, exc_info=trace)

@@ -55,28 +55,44 @@ class Lease:
         self._renewed_at = 0.0
 
     async def acquire(self) -> None:
-        """Returns once this identity holds the Lease."""
+        """Returns once this identity holds the Lease, and can rely on it for some time."""
         while True:
             try:
-                if await self._try():
+                async with asyncio.timeout(self._reliance):
+                    held = await self._try()
+                if held:
                     log.info("%s/%s: lease held by %s", self._namespace, self._name, self.identity)
                     return
-            except ApiError as error:
-                log.warning("%s/%s: cannot acquire the lease: %s", self._namespace, self._name, error)
+            except (ApiError, TimeoutError) as error:
+                log.warning("%s/%s: cannot acquire the lease: %r", self._namespace, self._name, error)
             await asyncio.sleep(self._renew_every)
 
     async def hold(self) -> None:
-        """Renews until it fails for two thirds of the duration or another takes over; then raises `LostLease`."""
-        clock = asyncio.get_running_loop().time
+        """Renews until it fails for two thirds of the duration or another takes over; then raises `LostLease`.
+
+        The time is up also for a request that was not answered yet: others do not wait for it.
+        """
+        what = f"{self._namespace}/{self._name}"
+        trouble: ApiError | None = None
         while True:
-            await asyncio.sleep(self._renew_every)
             try:
-                if not await self._try():
-                    raise LostLease(f"{self._namespace}/{self._name} is held by another")
+                async with asyncio.timeout_at(self._renewed_at + self._reliance):
+                    await asyncio.sleep(self._renew_every)
+                    held = await self._try()
+            except TimeoutError:
+                raise LostLease(f"{what} could not be renewed: {trouble or 'no answer in time'}") from trouble
             except ApiError as error:
-                if clock() - self._renewed_at > self._duration * 2 / 3:
-                    raise LostLease(f"{self._namespace}/{self._name} could not be renewed: {error}") from error
-                log.warning("%s/%s: cannot renew the lease: %s", self._namespace, self._name, error)
+                trouble = error
+                log.warning("%s: cannot renew the lease: %s", what, error)
+            else:
+                trouble = None
+                if not held:
+                    raise LostLease(f"{what} is held by another")
+
+    @property
+    def _reliance(self) -> float:
+        """Seconds from when a renewal was sent that the holder relies on it: others wait a third longer."""
+        return self._duration * 2 / 3
 
     async def renew_forever(self, on_renewed: Callable[[], Awaitable[None]] | None = None) -> None:
         """Renews a Lease that only tells of life (an agent's): failures are retried for ever."""

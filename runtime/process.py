@@ -203,8 +203,16 @@ async def _as_coroutine(task: Task) -> None:
     await task()
 
 
+class HistoryLost(Exception):
+    """The apiserver's state is older than what was seen of it before: etcd came back from a backup."""
+
+
 async def _relist(client: Client, cache: Cache[Any]) -> None:
+    newest = cache.newest
     objects, version = await client.list(cache.kind, cache.namespace)
+    if version < newest:
+        # Versions begin to rise anew, so nothing that is cached can be compared with what comes.
+        raise HistoryLost(f"{cache.kind.kind}: version {newest} was seen, and the list is of version {version}")
     cache.relist((trimmed(obj) for obj in objects), version)
 
 

@@ -22,14 +22,15 @@ from runtime.client import Client
 from runtime.cluster import Cluster
 from runtime.controller import Controller
 from runtime.kind import CONFIG_MAP, NAMESPACE
-from runtime.leader import Lease
-from runtime.process import Process, Retries
+from runtime.leader import Lease, LostLease
+from runtime.process import HistoryLost, Process, Retries
 
 QUICK = Retries(first=0.02, most=0.05)
 
 
 class Refusal(Enum):
     CLOSED = "connections are closed as soon as they are opened"
+    SILENT = "connections are opened, and nothing is ever answered"
     UNAVAILABLE = "requests are answered 503, as by a load balancer without a backend"
 
 
@@ -81,6 +82,8 @@ class Line:
                     writer.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
                     await writer.drain()
                 writer.close()
+            elif self._refuse is Refusal.SILENT:
+                self._writers.add(writer)
             else:
                 writer.transport.abort()
             return
@@ -126,7 +129,7 @@ async def running(process: Process) -> AsyncIterator[asyncio.Task[None]]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-@pytest.mark.parametrize("how", list(Refusal), ids=lambda how: how.name.lower())
+@pytest.mark.parametrize("how", [Refusal.CLOSED, Refusal.UNAVAILABLE], ids=lambda how: how.name.lower())
 async def test_watches_outlive_an_outage(
     apiserver: ApiServer, client: Client, namespace: str, tmp_path: Path, how: Refusal
 ) -> None:
@@ -175,6 +178,47 @@ async def test_a_start_waits_for_the_apiserver(
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     await through.close()
+
+
+async def test_a_leader_that_gets_no_answer_ends_before_another_begins(
+    apiserver: ApiServer, namespace: str, tmp_path: Path
+) -> None:
+    through = await Client.connect(apiserver.kubeconfig)
+    line, clock = Line(apiserver, tmp_path), asyncio.get_running_loop().time
+    async with line.open() as url:
+        through._api.configuration.host = url
+        lease = Lease(through, namespace, "leader", "first", duration=3, renew_every=0.2)
+        await lease.acquire()
+        holding = asyncio.create_task(lease.hold())
+        await asyncio.sleep(0.5)  # some renewals
+        assert not holding.done()
+        line.cut(Refusal.SILENT)
+        began = clock()
+        with pytest.raises(LostLease, match="could not be renewed"):
+            await asyncio.wait_for(holding, 10)
+        assert clock() - began < 2.5, "another replica may lead after 3 s"
+        waiting = asyncio.create_task(Lease(through, namespace, "leader", "second", duration=0.9).acquire())
+        await until(lambda: line.refused > 2)
+        line.mend()
+        line.cut(Refusal.CLOSED)
+        line.mend()
+        await asyncio.wait_for(waiting, 20)
+    await through.close()
+
+
+async def test_a_restored_etcd_ends_the_process(client: Client, namespace: str) -> None:
+    """What is cached has versions that the apiserver has not come to yet, so nothing new would ever be taken in."""
+    cluster = Cluster(client)
+    cache = cluster.watch(CONFIG_MAP, namespace=namespace)
+    process = Process(cluster, [], resync_every=0.2)
+    task = asyncio.create_task(process.run())
+    await process.ready.wait()
+    future = config_map(namespace, "future")
+    future["metadata"] |= {"uid": "of-another-history", "resourceVersion": str(10**12)}
+    cache.observe(future)
+    with pytest.raises(ExceptionGroup) as ended:
+        await asyncio.wait_for(task, 20)
+    assert ended.group_contains(HistoryLost, match="ConfigMap: version 1000000000000 was seen")
 
 
 async def test_a_new_leader_knows_what_its_watches_have_not_brought(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -124,3 +125,22 @@ def merge(target: Any, patch: Any) -> Any:
 def test_a_merge_diff_applied_gives_the_new_object(old: dict[str, Any], new: dict[str, Any]) -> None:
     assert merge(old, merge_diff(old, new)) == new
     assert merge_diff(new, new) == {}
+
+
+def test_an_object_that_cannot_be_read_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    def project(obj: dict[str, Any]) -> int:
+        return int(obj["metadata"]["labels"]["number"])
+
+    c = Cache(SECRET, project)
+    c.observe(secret("x", 1, number="1"))
+    c.observe(secret("x", 2, number="many"))
+    c.observe(secret("x", 3, number="many"))
+    c.relist([secret("x", 3, number="many"), secret("y", 2, number="?"), secret("z", 2, number="26")], 4)
+    assert (c.get("x", "a"), c.get("y", "a"), c.get("z", "a")) == (1, None, 26), "what was seen of x stays"
+    assert [record.getMessage() for record in caplog.records] == [
+        "a/x: Secret uid-x cannot be read and is passed over",
+        "a/y: Secret uid-y cannot be read and is passed over",
+    ]
+    c.observe(secret("x", 5, number="5"))
+    assert c.get("x", "a") == 5
+    assert c.newest == 5

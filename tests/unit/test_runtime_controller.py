@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
+
+import pytest
 
 from runtime.cache import Key
 from runtime.client import Conflict, Unavailable, error_for
@@ -94,6 +97,57 @@ async def test_a_conflict_is_looked_at_again_and_not_told() -> None:
     assert told == []
 
 
+async def test_a_conflict_that_lasts_is_looked_at_less_and_less_often() -> None:
+    looks: list[float] = []
+    done = asyncio.Event()
+
+    async def reconcile(key: Key) -> None:
+        looks.append(asyncio.get_running_loop().time())
+        if len(looks) < 5:
+            raise Conflict(409, "Conflict", "changed")
+        done.set()
+
+    controller = Controller("test", reconcile)
+    controller.enqueue(KEY)
+    async with running(controller):
+        await asyncio.wait_for(done.wait(), 10)
+    pauses = [after - before for before, after in pairwise(looks)]
+    assert all(pause >= least for pause, least in zip(pauses, (0.05, 0.1, 0.2, 0.4), strict=True)), pauses
+
+
+async def test_a_failure_that_cannot_be_told_stops_nobody() -> None:
+    tries = 0
+    done = asyncio.Event()
+
+    async def reconcile(key: Key) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise RuntimeError("a fault")
+        done.set()
+
+    async def on_error(key: Key, error: Exception, failures: int) -> None:
+        raise ValueError("and one in the telling of it")
+
+    controller = Controller("test", reconcile, on_error=on_error, workers=1, jitter=lambda: 0.0)
+    controller.enqueue(KEY)
+    async with running(controller):
+        await asyncio.wait_for(done.wait(), 5)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"404 page not found",
+        b"<html>no backend</html>",
+        b'{"kind": "Status", "reason": "NotFound", "details": {}}',
+        b'{"kind": "Status", "reason": "NotFound"}',
+    ],
+)
+def test_absence_is_believed_only_if_the_object_is_named(body: bytes) -> None:
+    assert isinstance(error_for(404, body), Unavailable)
+
+
 async def test_a_returned_delay_brings_another_look() -> None:
     looks: list[float] = []
     done = asyncio.Event()
@@ -130,6 +184,7 @@ def test_errors_are_told_apart_by_what_the_apiserver_says() -> None:
     conflict = error_for(409, b'{"reason": "Conflict", "message": "changed"}')
     assert type(conflict).__name__ == "Conflict"
     assert type(error_for(409, b'{"reason": "AlreadyExists"}')).__name__ == "AlreadyExists"
-    assert type(error_for(404, b"not JSON")).__name__ == "NotFound"
+    told = b'{"kind": "Status", "reason": "NotFound", "message": "gone", "details": {"name": "x", "kind": "ports"}}'
+    assert type(error_for(404, told)).__name__ == "NotFound"
     assert error_for(503, b"<html>").message == "<html>"
     assert isinstance(error_for(429, b"{}"), Unavailable)
