@@ -1,10 +1,12 @@
 """The Debian packages that the lab runs on: what is missing is installed, what is there is left alone."""
 
+import fcntl
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lab.errors import LabError
@@ -12,6 +14,10 @@ from lab.progress import step
 
 PACKAGES = Path(__file__).parent / "packages.txt"
 GUEST_PACKAGES = Path(__file__).parent / "guests" / "packages.txt"
+
+_POLICY = Path("/usr/sbin/policy-rc.d")
+# The second line tells a policy that a killed run left behind from one that the machine's owner made.
+POLICY_TEXT = "#!/bin/sh\n# kumulus-lab: no daemon starts while it installs packages\nexit 101\n"
 
 
 def parse(text: str) -> list[str]:
@@ -36,27 +42,42 @@ def ensure(lists: Iterable[Path] = (PACKAGES,)) -> None:
         return
     if os.geteuid() != 0:
         raise LabError(f"run as root: these packages are missing: {' '.join(absent)}")
-    with step(f"install {len(absent)} Debian packages"), tempfile.TemporaryDirectory() as scratch:
-        # The machine's own libvirtd and dnsmasq must not start: the lab's nodes have theirs. Debian's invoke-rc.d and
-        # deb-systemd-invoke ask policy-rc.d whether they may; a policy that the machine has already stays in force.
-        policy = Path("/usr/sbin/policy-rc.d")
-        ours = not policy.exists()
-        if ours:
-            draft = Path(scratch) / "policy-rc.d"
-            draft.write_text("#!/bin/sh\nexit 101\n")
+    with step(f"install {len(absent)} Debian packages"), no_daemon_starts():
+        install = ["install", "-y", "-q", "--no-install-recommends", *absent]
+        if _apt(install).returncode == 0:
+            return
+        # Package lists that are absent or older than the archive.
+        updated = _apt(["update", "-q"])
+        result = _apt(install)
+        if result.returncode != 0:
+            said = f"{updated.stderr}{result.stderr}".strip()
+            raise LabError(f"apt-get could not install {' '.join(absent)}:\n{said}")
+
+
+@contextmanager
+def no_daemon_starts(policy: Path = _POLICY) -> Iterator[None]:
+    """Keep the machine's own libvirtd and dnsmasq from starting: the lab's nodes have theirs.
+
+    Debian's invoke-rc.d and deb-systemd-invoke ask policy-rc.d whether they may; a policy that the machine has already
+    stays in force. One run at a time, so that none takes away the policy under another.
+    """
+    descriptor = os.open(policy.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if policy.exists() and policy.read_text(errors="replace") != POLICY_TEXT:
+            yield
+            return
+        with tempfile.TemporaryDirectory() as scratch:
+            draft = Path(scratch) / policy.name
+            draft.write_text(POLICY_TEXT)
             draft.chmod(0o755)
             shutil.copy2(draft, policy)
         try:
-            install = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *absent]
-            if _apt(install).returncode != 0:
-                # Package lists that are absent or older than the archive.
-                _apt(["apt-get", "update", "-q"])
-                result = _apt(install)
-                if result.returncode != 0:
-                    raise LabError(f"apt-get could not install {' '.join(absent)}:\n{result.stderr.strip()}")
+            yield
         finally:
-            if ours:
-                policy.unlink()
+            policy.unlink()
+    finally:
+        os.close(descriptor)
 
 
 def _installed() -> str:
@@ -66,4 +87,6 @@ def _installed() -> str:
 
 def _apt(argv: list[str]) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    return subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+    # Another apt-get on the machine may hold the lock; seconds.
+    words = ["apt-get", "-o", "DPkg::Lock::Timeout=600", *argv]
+    return subprocess.run(words, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
