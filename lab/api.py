@@ -6,7 +6,7 @@
 Ready some 2 s after start. TLS and RBAC are on, as in the lab's cluster.
 """
 
-import json
+import contextlib
 import os
 import shutil
 import signal
@@ -18,9 +18,12 @@ from pathlib import Path
 from types import TracebackType
 
 from lab.binaries import API_TOOLS, ensure
-from lab.controlplane import ADMIN, ControlPlane
+from lab.controlplane import ADMIN, ControlPlane, ca_pair
 from lab.errors import LabError
+from lab.layout import user_file_name
 from lab.probe import is_ready, wait_for
+
+_PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager")
 
 _ATTEMPTS = 3
 _READY_TIMEOUT = 30.0
@@ -67,7 +70,7 @@ class ApiServer:
 
     @property
     def ca_cert(self) -> Path:
-        return self.plane.ca.cert
+        return ca_pair(self.directory).cert
 
     @property
     def pids(self) -> dict[str, int]:
@@ -76,9 +79,8 @@ class ApiServer:
 
     def user_kubeconfig(self, name: str, groups: Sequence[str] = ()) -> Path:
         """A kubeconfig whose client certificate says that its holder is user ``name`` in ``groups``."""
-        # Neither separates folders in the file's name, nor, for clients, one file from the next.
-        file = name.translate(str.maketrans("/:", "__"))
-        return self.plane.kubeconfig(self.directory / "users" / f"{file}.kubeconfig", name, groups)
+        file = self.directory / "users" / f"{user_file_name(name)}.kubeconfig"
+        return self.plane.kubeconfig(file, name, groups)
 
     def log(self, program: str) -> Path:
         return self.directory / "logs" / f"{program}.log"
@@ -135,8 +137,6 @@ class ApiServer:
             etcd_peer_port=peer,
             controller_manager_port=manager,
         )
-        self.kubeconfig.unlink(missing_ok=True)
-        (self.directory / "controller-manager.kubeconfig").unlink(missing_ok=True)
         shutil.rmtree(self._plane.data, ignore_errors=True)
         self._plane.prepare()
         self._plane.kubeconfig(self.kubeconfig, ADMIN, ["system:masters"])
@@ -155,8 +155,6 @@ class ApiServer:
             self._processes[program] = subprocess.Popen(
                 [*prefix, *argv], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-        if self._detached:
-            (self.directory / "pids.json").write_text(json.dumps(self.pids))
 
     def _wait_ready(self) -> bool:
         """False as soon as a process has ended."""
@@ -177,27 +175,37 @@ class ApiServer:
         for process in self._processes.values():
             process.wait()
         self._processes.clear()
-        for pid in recorded_pids(self.directory):
-            os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: not recorded_pids(self.directory), 10, f"processes of {self.directory} do not end")
-        (self.directory / "pids.json").unlink(missing_ok=True)
+        if self._detached:
+            wait_for(self._none_left, 10, f"processes of {self.directory} do not end")
+
+    def _none_left(self) -> bool:
+        found = running(self.directory)
+        for pid in found:
+            # It may have ended between the look and the signal.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return not found
 
     def _last_words(self) -> str:
         logs = [self.log(program) for program in ("etcd", "kube-apiserver")]
         return "\n".join(line for log in logs if log.exists() for line in log.read_text().splitlines()[-8:])
 
 
-def recorded_pids(directory: Path) -> list[int]:
-    """The processes of a detached API server of ``directory`` that still run; a reused pid is not taken for one."""
-    record = directory / "pids.json"
-    if not record.exists():
-        return []
-    pids: list[int] = []
-    for pid in json.loads(record.read_text()).values():
-        command = Path(f"/proc/{pid}/cmdline")
-        if command.exists() and str(directory).encode() in command.read_bytes():
-            pids.append(pid)
-    return pids
+def running(directory: Path) -> dict[int, str]:
+    """Program by pid of an API server of ``directory``, whoever started it, told by the files that they were given.
+
+    No record of them could be complete: whoever starts them may be killed before it writes one.
+    """
+    mark = f"={directory}/".encode()
+    found: dict[int, str] = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        # The process may end while it is looked at; one that we may not look at is another user's.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            command, *words = (process / "cmdline").read_bytes().split(b"\0")
+            program = Path(os.fsdecode(command)).name
+            if program in _PROGRAMS and any(mark in word for word in words):
+                found[int(process.name)] = program
+    return found
 
 
 def _free_ports(count: int) -> list[int]:

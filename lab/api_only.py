@@ -2,9 +2,14 @@
 
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from lab.api import ApiServer, recorded_pids
+import yaml
+
+from lab.api import ApiServer, running
 from lab.errors import LabError
+from lab.layout import Layout
+from lab.probe import is_ready
 from lab.progress import step
 
 
@@ -18,24 +23,45 @@ def api_folder(name: str) -> Path:
 
 
 def api_only_is_up(name: str) -> bool:
+    """Whether there is one to take down, running or not."""
     return api_folder(name).exists()
+
+
+def api_only_is_ready(name: str) -> bool:
+    """Whether it answers: false also when whoever started it was killed in the middle."""
+    kubeconfig = api_only_kubeconfig(name)
+    if not kubeconfig.exists():
+        return False
+    url = urlsplit(yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]["server"])
+    return is_ready(url.hostname or "", url.port or 0, ApiServer(api_folder(name)).ca_cert)
 
 
 def api_only_kubeconfig(name: str) -> Path:
     return api_folder(name) / "admin.kubeconfig"
 
 
-def api_only_up(name: str, with_controller_manager: bool, bin_dir: Path | None) -> Path:
+def api_only_tools(name: str) -> Path | None:
+    """The folder with ready-made tools that it was brought up with."""
+    record = _tools_record(api_folder(name))
+    return Path(record.read_text()) if record.exists() else None
+
+
+def api_only_up(layout: Layout, with_controller_manager: bool, bin_dir: Path | None) -> Path:
     """Start it unless it runs, and return the administrator's kubeconfig. Raises LabError."""
+    name = layout.name
     folder = api_folder(name)
     if folder.exists():
-        if recorded_pids(folder):
+        if api_only_is_ready(name):
+            if with_controller_manager and "kube-controller-manager" not in running(folder).values():
+                raise LabError(f"it is up without kube-controller-manager: run `{layout.command('down')}` first")
             return api_only_kubeconfig(name)
         api_only_down(name)
     folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.parent.stat().st_uid != os.geteuid():
         raise LabError(f"{folder.parent} belongs to another user")
     folder.mkdir(mode=0o700)
+    if bin_dir is not None:
+        _tools_record(folder).write_text(str(bin_dir.absolute()))
     api = ApiServer(folder, with_controller_manager=with_controller_manager, detached=True, bin_dir=bin_dir)
     with step("etcd and kube-apiserver are ready"):
         api.start()
@@ -47,3 +73,7 @@ def api_only_down(name: str) -> None:
     ApiServer(folder, detached=True).stop()
     if not any(folder.parent.iterdir()):
         folder.parent.rmdir()
+
+
+def _tools_record(folder: Path) -> Path:
+    return folder / "bin-dir"

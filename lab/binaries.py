@@ -19,6 +19,7 @@ from pathlib import Path
 from lab.errors import LabError
 from lab.golang import cache_root, go_command, required_version
 from lab.progress import say, step
+from lab.pruning import mark_used, prune
 
 TOOLS_ROOT = Path(__file__).parent / "tools"
 
@@ -79,11 +80,23 @@ def find(tool: str, bin_dir: Path | None = None) -> Path | None:
 
 
 def ensure(tools: Iterable[str], bin_dir: Path | None = None) -> dict[str, Path]:
-    """The path of each tool, after building what is missing (kube-apiserver: some 4 min on 2 cores, cold)."""
+    """The path of each tool, after building what is missing (kube-apiserver: some 4 min on 2 cores, cold).
+
+    Built versions that nobody used for a month go when a new one was built. Raises LabError.
+    """
+    if bin_dir is not None and not bin_dir.is_dir():
+        raise LabError(f"{bin_dir} is no folder: --bin-dir must name one that holds ready-made tools")
     wanted = list(tools)
+    built = False
     for module in MODULES:
-        if any(find(tool, bin_dir) is None for tool in wanted if tool in module.packages):
+        needed = [tool for tool in wanted if tool in module.packages]
+        if any(find(tool, bin_dir) is None for tool in needed):
             _build_missing(module, wanted, bin_dir)
+            built = True
+        if needed:
+            mark_used(module.bin_dir().parent)
+    if built:
+        prune(cache_root() / "tools")
     paths = {tool: find(tool, bin_dir) for tool in wanted}
     return {tool: path for tool, path in paths.items() if path is not None}
 

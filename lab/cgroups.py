@@ -42,7 +42,8 @@ def pids(group: Path) -> set[int]:
     for folder, _, files in os.walk(group):
         if "cgroup.procs" in files:
             found.update(int(line) for line in (Path(folder) / "cgroup.procs").read_text().split())
-    return found
+    # 0 stands for a process of a PID namespace that is not seen from here; as a pid it would mean the caller's group.
+    return found - {0}
 
 
 def try_remove(group: Path) -> bool:

@@ -9,7 +9,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lab import apt, binaries, cluster, services
-from lab.api_only import api_folder, api_only_down, api_only_is_up, api_only_kubeconfig, api_only_up
+from lab.api_only import (
+    api_folder,
+    api_only_down,
+    api_only_is_ready,
+    api_only_is_up,
+    api_only_kubeconfig,
+    api_only_tools,
+    api_only_up,
+)
 from lab.errors import LabError
 from lab.hosts import enter
 from lab.layout import DEFAULT_NAME, Layout
@@ -27,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"kumulus-lab: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("kumulus-lab: interrupted; `kumulus-lab down` removes what was made", file=sys.stderr)
+        undo = Layout(arguments.name).command("down")
+        print(f"kumulus-lab: interrupted; `{undo}` removes what was made", file=sys.stderr)
         return 130
 
 
@@ -42,7 +51,12 @@ def split_passed_on(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="kumulus-lab", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="kumulus-lab",
+        description="A Kubernetes cluster with KVM nodes, two networks and an outside world, on this machine alone.",
+        epilog="Start with `up` and `install`, or with `demo` for both and two guests; `down` ends and removes it all. "
+        "Each command has a --help of its own; docs/lab.md tells more.",
+    )
     parser.add_argument("--name", default=DEFAULT_NAME, help="which lab; several can run at a time (default: lab)")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -102,11 +116,17 @@ def _setup(arguments: argparse.Namespace, layout: Layout) -> int:
 
 def _up(arguments: argparse.Namespace, layout: Layout) -> int:
     if arguments.api_only:
-        kubeconfig = api_only_up(layout.name, arguments.with_controller_manager, arguments.bin_dir)
+        if arguments.nodes is not None:
+            raise LabError("--api-only has no nodes: leave out --nodes")
+        if os.geteuid() == 0 and layout.run.exists():
+            raise LabError(f"lab {layout.name!r} is up with hosts: `{layout.command('down')}` first, or another --name")
+        kubeconfig = api_only_up(layout, arguments.with_controller_manager, arguments.bin_dir)
         print(f"export KUBECONFIG={kubeconfig}")
         return 0
     if api_only_is_up(layout.name):
-        raise LabError(f"lab {layout.name!r} is up as --api-only: `kumulus-lab down` first, or give another --name")
+        raise LabError(f"lab {layout.name!r} is up as --api-only: `{layout.command('down')}` first, or another --name")
+    if arguments.with_controller_manager:
+        raise LabError("--with-controller-manager goes with --api-only: a lab with hosts has it anyway")
     cluster.up(layout, arguments.nodes, arguments.bin_dir)
     print(f"export KUBECONFIG={layout.kubeconfig}")
     return 0
@@ -122,8 +142,10 @@ def _down(arguments: argparse.Namespace, layout: Layout) -> int:
 
 def _status(arguments: argparse.Namespace, layout: Layout) -> int:
     if api_only_is_up(layout.name):
-        print(f"lab {layout.name} (API only) in {api_folder(layout.name)}")
-        return 0
+        ready = api_only_is_ready(layout.name)
+        print(f"lab {layout.name} (API only): API server {'ready' if ready else 'NOT READY'}")
+        print(f"KUBECONFIG={api_only_kubeconfig(layout.name)}")
+        return 0 if ready else 1
     lines, healthy = status_lines(layout)
     print("\n".join(lines))
     return 0 if healthy else 1
@@ -152,8 +174,9 @@ def _kubeconfig(arguments: argparse.Namespace, layout: Layout) -> int:
 
 
 def _kubectl(arguments: argparse.Namespace, layout: Layout) -> int:
-    kubectl = binaries.ensure(["kubectl"])["kubectl"]
     os.environ["KUBECONFIG"] = str(_kubeconfig_path(layout))
+    given = api_only_tools(layout.name) if api_only_is_up(layout.name) else cluster.given_tools(layout)
+    kubectl = binaries.ensure(["kubectl"], given)["kubectl"]
     os.execv(kubectl, [str(kubectl), *arguments.passed_on])  # noqa: S606  # as for exec
 
 
@@ -163,12 +186,15 @@ def _user(arguments: argparse.Namespace, layout: Layout) -> int:
 
 
 def _logs(arguments: argparse.Namespace, layout: Layout) -> int:
-    cluster.require_state(layout)
     component: str = arguments.component
-    paths = [layout.log(name) for name in services.names(layout) if component in (name, name.partition("/")[0])]
-    paths = [path for path in paths if path.exists()]
+    if api_only_is_up(layout.name):
+        present = {path.stem: path for path in sorted((api_folder(layout.name) / "logs").glob("*.log"))}
+    else:
+        cluster.require_state(layout)
+        present = {name: layout.log(name) for name in services.names(layout) if layout.log(name).exists()}
+    paths = [path for name, path in present.items() if component in (name, name.partition("/")[0])]
     if not paths:
-        raise LabError(f"no log of {component!r}; components: {', '.join(services.names(layout))}")
+        raise LabError(f"no log of {component!r}; there are: {', '.join(present) or 'none'}")
     words = ["tail", "--lines=+1", *(["--follow"] if arguments.follow else []), *(str(path) for path in paths)]
     os.execvp(words[0], words)  # noqa: S606  # as for exec
 

@@ -1,5 +1,6 @@
 """The whole lab: up, down, and what is in it."""
 
+import dataclasses
 import fcntl
 import json
 import os
@@ -23,6 +24,7 @@ from lab.teardown import end_processes
 AGENT_GROUP = "kumulus:nodes"
 OPERATOR_USER = "kumulus-operator"
 OPERATOR_GROUP = "kumulus:operators"
+MAX_USER_NAME = 64
 IMAGE_SERVICE_NAME = "image.kumulus-system.svc"
 
 
@@ -32,6 +34,8 @@ class State:
 
     nodes: int
     api_port: int
+    bin_dir: str | None = None
+    """The folder with ready-made tools that `up` was given, for the commands after it."""
 
     @staticmethod
     def path(layout: Layout) -> Path:
@@ -45,7 +49,7 @@ class State:
     def save(self, layout: Layout) -> None:
         path = self.path(layout)
         unfinished = path.with_suffix(".new")
-        unfinished.write_text(json.dumps({"nodes": self.nodes, "api_port": self.api_port}))
+        unfinished.write_text(json.dumps(dataclasses.asdict(self)))
         unfinished.rename(path)
 
 
@@ -57,8 +61,14 @@ def require_root() -> None:
 def require_state(layout: Layout) -> State:
     state = State.load(layout)
     if state is None:
-        raise LabError(f"lab {layout.name!r} is not up: run `kumulus-lab up`")
+        raise LabError(f"lab {layout.name!r} is not up: run `{layout.command('up')}`")
     return state
+
+
+def given_tools(layout: Layout) -> Path | None:
+    """The folder with ready-made tools that this lab was brought up with."""
+    state = State.load(layout)
+    return Path(state.bin_dir) if state is not None and state.bin_dir is not None else None
 
 
 def host_names(state: State) -> list[str]:
@@ -72,10 +82,13 @@ def plane(layout: Layout) -> ControlPlane:
 def up(layout: Layout, nodes: int | None = None, bin_dir: Path | None = None) -> State:
     """Bring the lab up, or what is missing of it; ``nodes`` defaults to what it has, else 2. Raises LabError."""
     require_root()
+    if nodes is not None:
+        node_names(nodes)  # refuses a wrong number before the minutes that the tools take
     apt.ensure()
-    tools = binaries.ensure(binaries.CLUSTER_TOOLS, bin_dir)
+    given = given_tools(layout) if bin_dir is None else bin_dir.absolute()
+    tools = binaries.ensure(binaries.CLUSTER_TOOLS, given)
     with _locked(layout):
-        state = _decide(layout, nodes)
+        state = _decide(layout, nodes, given)
         planned = plan_hosts(state.nodes)
         cgroups.create(layout.name)
         with step(f"hosts: {', '.join(host.name for host in planned)}"):
@@ -106,23 +119,24 @@ def down(layout: Layout) -> None:
 def issue_user(layout: Layout, name: str, groups: Sequence[str] = ()) -> Path:
     """A kubeconfig for a user of the cluster, for use outside the lab's hosts; the same file when asked again."""
     state = require_state(layout)
+    if not 1 <= len(name) <= MAX_USER_NAME:
+        raise LabError(f"a user's name must have 1 to {MAX_USER_NAME} characters (RFC 5280's bound of a common name)")
     return plane(layout).kubeconfig(layout.user_kubeconfig(name), name, groups, server=_outside(state))
 
 
-def _decide(layout: Layout, nodes: int | None) -> State:
+def _decide(layout: Layout, nodes: int | None, bin_dir: Path | None) -> State:
     present = State.load(layout)
+    given = None if bin_dir is None else str(bin_dir)
     if present is None:
-        # /run went with a reboot, or `up` was interrupted before it decided anything: the rest fits no new lab.
-        if layout.data.exists():
-            shutil.rmtree(layout.data)
-        state = State(nodes=2 if nodes is None else nodes, api_port=_free_port())
-    elif nodes is None or nodes == present.nodes:
-        return present
-    elif nodes < present.nodes:
-        raise LabError(f"the lab has {present.nodes} nodes and does not shrink: run `kumulus-lab down` first")
+        # /run went with a reboot, or `down` was interrupted at its end: what is left fits no new lab.
+        hosts.clear(layout)
+        state = State(nodes=2 if nodes is None else nodes, api_port=_free_port(), bin_dir=given)
+    elif nodes is not None and nodes < present.nodes:
+        raise LabError(f"the lab has {present.nodes} nodes and does not shrink: run `{layout.command('down')}` first")
     else:
-        state = State(nodes=nodes, api_port=present.api_port)
-    node_names(state.nodes)
+        state = dataclasses.replace(present, nodes=nodes or present.nodes, bin_dir=given)
+    if state == present:
+        return state
     layout.logs.mkdir(parents=True, exist_ok=True)
     state.save(layout)
     return state
@@ -140,7 +154,9 @@ def _issue(layout: Layout, state: State, planned: Sequence[HostPlan]) -> None:
             control.kubeconfig(layout.agent_kubeconfig(host.name), user, [AGENT_GROUP])
     names = [IMAGE_SERVICE_NAME, CONTROL_ADDRESS]
     pki.server(control.ca, pki.pair_at(layout.image_service, "tls"), IMAGE_SERVICE_NAME, names)
-    shutil.copyfile(control.ca.cert, layout.run / "ca.crt")
+    # Beside the certificate too, where the operators look for what uploaders must trust.
+    for copy in (layout.run / "ca.crt", layout.image_service / "ca.crt"):
+        shutil.copyfile(control.ca.cert, copy)
 
 
 def _start(layout: Layout, state: State, planned: Sequence[HostPlan], tools: dict[str, Path]) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab import pki
-from lab.kubeconfig import write_kubeconfig
+from lab.kubeconfig import says, write_kubeconfig
 from lab.pki import Pair
 
 SERVICE_CIDR = "10.96.0.0/12"
@@ -28,6 +28,11 @@ anonymous:
   - path: /readyz
   - path: /healthz
 """
+
+
+def ca_pair(folder: Path) -> Pair:
+    """The cluster's authority in a control plane's ``folder``."""
+    return pki.pair_at(folder / "pki", "kumulus-lab-ca")
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class ControlPlane:
 
     @property
     def ca(self) -> Pair:
-        return pki.pair_at(self.folder / "pki", "kumulus-lab-ca")
+        return ca_pair(self.folder)
 
     @property
     def etcd_ca(self) -> Pair:
@@ -80,12 +85,16 @@ class ControlPlane:
         self.kubeconfig(self.folder / "controller-manager.kubeconfig", user)
 
     def kubeconfig(self, path: Path, user: str, groups: Sequence[str] = (), server: str | None = None) -> Path:
-        """Issue a client certificate for ``user`` and write a kubeconfig with it to ``path``; a present one is kept."""
-        if path.exists():
+        """Issue a client certificate for ``user`` and write a kubeconfig with it to ``path``.
+
+        One that says the same is kept, so that its holder's connections and caches stay good.
+        """
+        address = server or self.url
+        if path.exists() and says(path, server=address, user=user, groups=groups):
             return path
         with tempfile.TemporaryDirectory(dir=self.folder / "pki") as scratch:
             pair = pki.client(self.ca, pki.pair_at(Path(scratch), "client"), user, groups)
-            return write_kubeconfig(path, server=server or self.url, ca_cert=self.ca.cert, user=user, pair=pair)
+            return write_kubeconfig(path, server=address, ca_cert=self.ca.cert, user=user, pair=pair)
 
     def etcd(self, binary: Path) -> list[str]:
         pair = self.pair("etcd")

@@ -2,35 +2,66 @@
 
 import json
 import re
-import shlex
 import subprocess
+import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from lab import apt, binaries, cluster, world
+from lab.command import run
 from lab.errors import LabError
-from lab.guests import build
+from lab.guests import build, image_path
 from lab.install import install
-from lab.layout import Layout
+from lab.layout import DEFAULT_NAME, WORLD, Layout
 from lab.progress import say, step
 
 QUICKSTART = Path(__file__).parent.parent / "examples" / "quickstart"
 TENANT = "acme"
 INSTANCES = ("web-1", "web-2")
 PUBLIC_NETWORK = "public"
+TENANT_NETWORK = "internal"
+GUEST_USER = "debian"
+SSH_FAILED = 255
+"""The exit status with which ssh says that it, not the command, failed."""
 
 Object = dict[str, Any]
 
 
 def demo(layout: Layout) -> None:
-    """Bring up the lab, install Kumulus, apply examples/quickstart/ and show that it works. Leaves all of it up."""
+    """Bring up the lab, install Kumulus, apply examples/quickstart/ and show that it works. Leaves all of it up.
+
+    Run again it goes on where it stopped. Raises LabError.
+    """
     begun = time.monotonic()
     cluster.require_root()
+    try:
+        key = _bring_up(layout)
+        instances = {name: _get(layout, name) for name in INSTANCES}
+        with step("cloud-init is done and sshd answers in both guests"):
+            for instance in instances.values():
+                _until_login(layout, key, instance)
+        config = _show(layout, key, instances)
+    except LabError as error:
+        raise LabError(f"{error}\n\n{_where_to_look(layout)}") from error
+    say(f"\nDone in {time.monotonic() - begun:.0f} s. It stays up. Look around:\n")
+    first = INSTANCES[0]
+    for command in ("kubectl get inst -A", f"kubectl describe inst {first} -n {TENANT}", "status"):
+        say(f"  {_typed(layout, command)}")
+    say(f"  {_typed(layout, f'exec world -- ssh -F {config} {first}')}")
+    removal = "make down" if layout.name == DEFAULT_NAME else _typed(layout, "down")
+    say(f"\n`{removal}` removes everything.")
+
+
+def _bring_up(layout: Layout) -> Path:
+    """From nothing to instances that are Ready; returns the private key that opens them."""
     apt.ensure([apt.PACKAGES, apt.GUEST_PACKAGES])
     cluster.up(layout)
-    with step("guest image: Debian 12 with cloud-init (built once, then cached)"):
+    if not image_path("debian").exists():
+        say("  build the Debian guest image: a minute or two, once")
+    with step("guest image: Debian 12 with cloud-init"):
         image = build("debian")
     install(layout)
     with step("world: serve the image by http"):
@@ -40,30 +71,39 @@ def demo(layout: Layout) -> None:
         for manifest in sorted(QUICKSTART.glob("*.yaml")):
             _kubectl(layout, "apply", "-f", "-", stdin=with_key(manifest.read_text(), key.with_suffix(".pub")))
     _follow(layout)
-    instances = {name: _get(layout, name) for name in INSTANCES}
+    return key
+
+
+def _show(layout: Layout, key: Path, instances: dict[str, Object]) -> Path:
+    """What there is now, a look into the first guest and a ping from it; returns the ssh_config made for them."""
     public = {name: address_on(instance, PUBLIC_NETWORK) for name, instance in instances.items()}
-    inside = {name: address_on(instance, "internal") for name, instance in instances.items()}
-    with step("cloud-init is done and sshd answers in both guests"):
-        for name in INSTANCES:
-            _until_login(layout, key, public[name])
+    config = world.ssh_config(layout.data / "demo" / "ssh_config", key, GUEST_USER, public)
     say("")
     for kinds in ("hypervisors,flavors", "tenants", "images,networks,subnets,ports,instances"):
         say(_kubectl(layout, "get", kinds, "-A").rstrip() + "\n")
     first, second = INSTANCES
-    _show(layout, key, public[first], "hostname; cat /etc/motd; uname -sr")
-    _show(
-        layout, key, public[first], f"ping -c 3 {inside[second]}   # {second}, on the other node, by the tenant network"
-    )
-    say(f"\nDone in {time.monotonic() - begun:.0f} s. It stays up. Look around:\n")
-    ssh = shlex.join(["ssh", "-o", "StrictHostKeyChecking=no", "-i", str(key), f"debian@{public[first]}"])
-    for command in (
-        "kubectl get inst -A",
-        f"kubectl describe inst {first} -n {TENANT}",
-        "status",
-        f"exec world -- {ssh}",
-    ):
-        say(f"  .venv/bin/kumulus-lab {command}")
-    say("\n`make down` removes everything.")
+    say(f"Login by ssh from `{WORLD}`, the host outside:")
+    _run_in_guest(layout, key, public[first], "hostname; uname -sr; cat /etc/motd")
+    say(f"From {first} to {second} on {instances[second]['status']['nodeName']}, over the tenant network:")
+    _run_in_guest(layout, key, public[first], f"ping -c 3 {address_on(instances[second], TENANT_NETWORK)}")
+    return config
+
+
+def _typed(layout: Layout, words: str) -> str:
+    """The command as it can be pasted into the shell that this was started from."""
+    program = Path(sys.executable).parent / "kumulus-lab"
+    if program.is_relative_to(Path.cwd()):
+        program = program.relative_to(Path.cwd())
+    return f"{program.parent}/{layout.command(words)}"
+
+
+def _where_to_look(layout: Layout) -> str:
+    lines = [f"Logs of all components: {layout.logs}/", f"What runs:              {_typed(layout, 'status')}"]
+    if layout.kubeconfig.exists():
+        lines.append(f"What the API tells:     {_typed(layout, f'kubectl describe inst -n {TENANT}')}")
+    lines.append("The demo can be run again and goes on where it stopped;")
+    lines.append(f"`{_typed(layout, 'down')}` removes all that it made.")
+    return "\n".join(lines)
 
 
 def with_key(manifest: str, public_key: Path) -> str:
@@ -102,25 +142,27 @@ def _follow(layout: Layout) -> None:
         return done == len(INSTANCES)
 
     with step("both instances are Ready"):
-        _until(ready, 600, "the instances are not Ready; see `kumulus-lab kubectl describe inst -n acme`")
+        _until(ready, 600, lambda: "the instances are not Ready: " + "; ".join(f"{n}: {t}" for n, t in shown.items()))
 
 
-def _until_login(layout: Layout, key: Path, address: str) -> None:
-    argv = [*world.ssh_argv(layout, key, "debian", address), "cloud-init", "status", "--wait"]
+def _until_login(layout: Layout, key: Path, instance: Object) -> None:
+    address = address_on(instance, PUBLIC_NETWORK)
+    argv = [*world.ssh_argv(layout, key, GUEST_USER, address), "cloud-init", "status", "--long", "--wait"]
 
     def answers() -> bool:
-        return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        if done.returncode not in (0, SSH_FAILED):
+            raise LabError(f"cloud-init in {instance['metadata']['name']} failed:\n{done.stdout.strip()}")
+        return done.returncode == 0
 
-    _until(answers, 600, f"no ssh login at {address}; see the guest's console log")
+    guest = Path("kumulus/instances") / instance["metadata"]["uid"]
+    console = layout.node_data(instance["status"]["nodeName"]) / guest / "console.log"
+    _until(answers, 600, lambda: f"no ssh login at {address}; the guest's console: {console}")
 
 
-def _show(layout: Layout, key: Path, address: str, command: str) -> None:
-    say(f"$ ssh debian@{address} {command!r}          (from the outside host `world`)")
-    argv = [*world.ssh_argv(layout, key, "debian", address), command]
-    answer = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=120)
-    say(answer.stdout.rstrip())
-    if answer.returncode != 0:
-        raise LabError(f"{command!r} at {address} ended with {answer.returncode}: {answer.stderr}")
+def _run_in_guest(layout: Layout, key: Path, address: str, command: str) -> None:
+    say(f"  $ {command}")
+    say(textwrap.indent(run([*world.ssh_argv(layout, key, GUEST_USER, address), command], stdin="").rstrip(), "  "))
 
 
 def _get(layout: Layout, name: str) -> Object:
@@ -129,18 +171,13 @@ def _get(layout: Layout, name: str) -> Object:
 
 
 def _kubectl(layout: Layout, *argv: str, stdin: str | None = None) -> str:
-    kubectl = binaries.ensure(["kubectl"])["kubectl"]
-    answer = subprocess.run(
-        [kubectl, f"--kubeconfig={layout.kubeconfig}", *argv], input=stdin, capture_output=True, text=True, check=False
-    )
-    if answer.returncode != 0:
-        raise LabError(f"kubectl {' '.join(argv)}: {answer.stderr.strip()}")
-    return answer.stdout
+    kubectl = binaries.ensure(["kubectl"], cluster.given_tools(layout))["kubectl"]
+    return run([kubectl, f"--kubeconfig={layout.kubeconfig}", "--request-timeout=30s", *argv], stdin=stdin)
 
 
-def _until(holds: Callable[[], bool], seconds: float, told: str) -> None:
+def _until(holds: Callable[[], bool], seconds: float, told: Callable[[], str]) -> None:
     end = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > end:
-            raise LabError(told)
+            raise LabError(f"{told()} (waited {seconds:.0f} s)")
         time.sleep(0.5)

@@ -73,14 +73,29 @@ def create_host(layout: Layout, plan: HostPlan) -> None:
 
 def destroy_all(layout: Layout) -> None:
     """Let go of every namespace of the lab; with no process left in them the kernel removes all that they held."""
-    for point in own_mount_points(layout.run):
-        run(["umount", point])
-    for folder in (layout.data, layout.run):
-        if folder.exists():
-            shutil.rmtree(folder)
+    clear(layout)
+    if layout.run.exists():
+        layout.run.rmdir()
     _remove_mount_points(layout)
     for parent in (layout.run.parent, layout.data.parent):
         _remove_if_empty(parent)
+
+
+def clear(layout: Layout) -> None:
+    """Remove the lab's mounts and files, all but the folder <run>, on which `up` and `down` hold their lock."""
+    for folder in (layout.run, layout.data):
+        for point in own_mount_points(folder):
+            run(["umount", point])
+    if layout.data.exists():
+        shutil.rmtree(layout.data)
+    if not layout.run.exists():
+        return
+    # The state last: with it gone the lab counts as one that never was.
+    for path in sorted(layout.run.iterdir(), key=lambda path: path.name == "lab.json"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _wire(layout: Layout, plan: HostPlan) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lab import services
 from lab.binaries import ensure
-from lab.cluster import require_root, require_state
+from lab.cluster import given_tools, require_root, require_state
 from lab.command import run
 from lab.controlplane import SERVICE_CIDR
 from lab.errors import LabError
@@ -27,7 +27,7 @@ def install(layout: Layout) -> None:
     state = require_state(layout)
     if not (CHART / "Chart.yaml").exists():
         raise LabError(f"no chart in {CHART}: run kumulus-lab from a checkout of Kumulus")
-    helm = ensure(["helm"])["helm"]
+    helm = ensure(["helm"], given_tools(layout))["helm"]
     with step("helm: install the chart"):
         words = [
             "upgrade",

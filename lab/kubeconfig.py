@@ -1,10 +1,12 @@
 """Kubeconfig files with the certificates inside, so that one file is all a client needs."""
 
 import base64
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
+from lab import pki
 from lab.pki import Pair, write_private
 
 
@@ -27,6 +29,14 @@ def write_kubeconfig(path: Path, *, server: str, ca_cert: Path, user: str, pair:
     }
     write_private(path, yaml.safe_dump(content, sort_keys=False).encode())
     return path
+
+
+def says(path: Path, *, server: str, user: str, groups: Sequence[str]) -> bool:
+    """Whether the kubeconfig at ``path``, of write_kubeconfig, is for this server, user and set of groups."""
+    content = yaml.safe_load(path.read_text())
+    certificate = base64.b64decode(content["users"][0]["user"]["client-certificate-data"])
+    present = content["clusters"][0]["cluster"]["server"], *pki.identity(certificate)
+    return present == (server, user, frozenset(groups))
 
 
 def _data(path: Path) -> str:

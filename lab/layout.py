@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from lab.errors import LabError
 
@@ -88,7 +89,11 @@ class Layout:
         return self.run / "nodes" / node / "agent.kubeconfig"
 
     def user_kubeconfig(self, user: str) -> Path:
-        return self.run / "users" / f"{user.replace('/', '_')}.kubeconfig"
+        return self.run / "users" / f"{user_file_name(user)}.kubeconfig"
+
+    def command(self, words: str) -> str:
+        """``words`` as a person types them for this lab, for messages: "kumulus-lab --name x up"."""
+        return f"kumulus-lab {words}" if self.name == DEFAULT_NAME else f"kumulus-lab --name {self.name} {words}"
 
     def node_data(self, node: str) -> Path:
         return self.data / "nodes" / node
@@ -96,6 +101,11 @@ class Layout:
     def log(self, service: str) -> Path:
         """``service`` as in lab.services: "etcd" or "node1/libvirtd"."""
         return self.logs / f"{service}.log"
+
+
+def user_file_name(user: str) -> str:
+    """A file name of the user's own: "/" would separate folders, and ":" the files that $KUBECONFIG lists."""
+    return quote(user, safe="@")
 
 
 def node_names(count: int) -> list[str]:

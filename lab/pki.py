@@ -70,6 +70,14 @@ def server(ca: Pair, target: Pair, common_name: str, names: Sequence[str]) -> Pa
     return _issue(ca, target, common_name, (), names=names, usages=usages)
 
 
+def identity(certificate: bytes) -> tuple[str, frozenset[str]]:
+    """The user and the groups that Kubernetes reads from a client certificate (PEM)."""
+    subject = x509.load_pem_x509_certificate(certificate).subject
+    names = [str(attribute.value) for attribute in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    groups = subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+    return names[0], frozenset(str(attribute.value) for attribute in groups)
+
+
 def signing_key(path: Path) -> Path:
     """A private key without certificate (for ServiceAccount tokens), and its public half beside it as ``.pub``."""
     if not path.exists():

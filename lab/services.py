@@ -1,6 +1,7 @@
 """The lab's processes, each kept alive by its own runsv(8): killed, it is back within a second.
 
-A service is named ``etcd`` or, when it belongs to a host, `XX
+A service is named ``etcd`` or, when it belongs to a node, ``node1/libvirtd``. Its folder is <run>/services/<name>, its
+log <run>/logs/<name>.log. The command runs in the lab's cgroup, so that `down` finds it and all that it started.
 """
 
 import os

@@ -8,6 +8,7 @@ rename, so a file at that path is always whole.
 import fcntl
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.guests import debian, tiny
+from lab.pruning import mark_used, prune
 
 HERE = Path(__file__).resolve().parent
 SHARED_RECIPE = ("apt.py", "command.py", "disk.py", "extlinux.py")
@@ -69,14 +71,21 @@ def image_path(name: str) -> Path:
 
 
 def build(name: str) -> Path:
-    """Build the image `name` unless it is in the cache, and return its path. Raises BuildError."""
+    """Build the image `name` unless it is in the cache, and return its path. Raises BuildError.
+
+    Images of other recipes that nobody used for a month go when a new one was built.
+    """
     target = image_path(name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    mark_used(target.parent)
     if target.exists():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
     with _locked(target.with_suffix(".lock")):
         if target.exists():
             return target
+        # What a killed build left: nobody else builds while we hold the lock.
+        for abandoned in target.parent.glob(f".{name}-*"):
+            shutil.rmtree(abandoned)
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=target.parent) as folder:
             work = Path(folder)
             # mmdebstrap and apt drop privileges for parts of their work.
@@ -84,6 +93,7 @@ def build(name: str) -> Path:
             made = work / "image.qcow2"
             GUESTS[name].make(HERE / "files" / name, work, made)
             made.rename(target)
+    prune(cache_root())
     return target
 
 

@@ -4,8 +4,10 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lab.errors import LabError
 
-class BuildError(Exception):
+
+class BuildError(LabError):
     """An image could not be built; the message says which program failed and what it printed."""
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -195,7 +196,46 @@ def test_services_of_ones_own(lab: Layout) -> None:
     assert not Path(f"/proc/{first}").exists()
 
 
-@pytest.mark.parametrize("reached", ["ns/node1.mnt", "ns/node1.ready", "services/kube-apiserver/supervise/pid"])
+def test_a_lab_remembers_the_tools_that_it_was_given(lab: Layout, tmp_path: Path) -> None:
+    """Also for `kubectl`, long after `up --bin-dir`: nothing is built behind one's back."""
+    (tmp_path / "kubectl").write_text("#!/bin/sh\necho kubectl of $KUBECONFIG: $@\n")
+    (tmp_path / "kubectl").chmod(0o755)
+    assert run_cli(lab, "up", f"--bin-dir={tmp_path}").returncode == 0
+    assert run_cli(lab, "kubectl", "get", "--help").stdout == f"kubectl of {lab.kubeconfig}: get --help\n"
+    (tmp_path / "kubectl").unlink()
+    assert "kubectl controls" in run_cli(lab, "kubectl", "--help").stdout
+
+
+def test_keys_and_credentials_are_roots_alone(lab: Layout) -> None:
+    for path in lab.run.rglob("*"):
+        if path.is_file() and (path.suffix in (".key", ".kubeconfig") or path.parent.name == "env"):
+            assert path.stat().st_mode & 0o077 == 0, path
+    assert cluster.plane(lab).data.stat().st_mode & 0o077 == 0
+    # Nor does any command line tell them: what /proc shows to everyone.
+    for name in services.names(lab):
+        command = Path(f"/proc/{services.pid(lab, name)}/cmdline").read_bytes()
+        assert b"PRIVATE KEY" not in command
+        assert b"client-key-data" not in command
+
+
+def test_what_the_image_service_needs_stands_together(lab: Layout) -> None:
+    assert (lab.image_service / "ca.crt").read_bytes() == cluster.plane(lab).ca.cert.read_bytes()
+    argv = ["openssl", "verify", "-CAfile", str(lab.image_service / "ca.crt"), str(lab.image_service / "tls.crt")]
+    if shutil.which("openssl"):
+        subprocess.run(argv, capture_output=True, check=True)
+
+
+@pytest.mark.parametrize(
+    "reached",
+    [
+        "lab.json",
+        "ns/switch.ready",
+        "ns/node1.mnt",
+        "ns/node1.ready",
+        "services/etcd",
+        "services/kube-apiserver/supervise/pid",
+    ],
+)
 def test_interrupted_up_is_completed_or_removed_beside_another_lab(lab: Layout, reached: str) -> None:
     other = Layout(f"{lab.name}b")
     try:
@@ -223,6 +263,22 @@ def _up_killed_at(layout: Layout, path: Path) -> None:
         process.wait()
 
 
+@pytest.mark.parametrize("gone", ["services/etcd/supervise/pid", "ns/node1.net", "nodes"])
+def test_interrupted_down_is_completed_by_the_next(lab: Layout, gone: str) -> None:
+    layout = Layout(f"{lab.name}c")
+    try:
+        assert run_cli(layout, "up", "--nodes=1").returncode == 0
+        before = footprint(layout)
+        down = subprocess.Popen([*CLI, f"--name={layout.name}", "down"], stderr=subprocess.DEVNULL)
+        wait_for(lambda: not (layout.run / gone).exists() or down.poll() is not None, 30, f"{gone} stays")
+        down.kill()
+        down.wait()
+    finally:
+        result = run_cli(layout, "down")
+    assert result.returncode == 0, result.stderr
+    assert leftovers(layout, before) == []
+
+
 def test_down_leaves_nothing() -> None:
     layout = Layout(f"test-{os.getpid()}d")
     links = interfaces()
@@ -244,5 +300,7 @@ def test_down_leaves_nothing() -> None:
     assert len(before.processes) >= 10
     assert leftovers(layout, before) == []
     assert interfaces() == links
-    assert run_cli(layout, "status").stderr == (f"kumulus-lab: lab {layout.name!r} is not up: run `kumulus-lab up`\n")
+    assert run_cli(layout, "status").stderr == (
+        f"kumulus-lab: lab {layout.name!r} is not up: run `kumulus-lab --name {layout.name} up`\n"
+    )
     assert run_cli(layout, "down").returncode == 0

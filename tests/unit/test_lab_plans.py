@@ -1,11 +1,13 @@
 """The lab's plain functions: names, versions, package lists, mounts, command lines."""
 
+import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from lab import apt, binaries, golang
+from lab import apt, binaries, golang, pruning, world
 from lab.cli import parse_signal, split_passed_on
 from lab.controlplane import ControlPlane
 from lab.errors import LabError
@@ -148,3 +150,62 @@ def test_unknown_signals_are_refused(text: str) -> None:
 )
 def test_kubectl_gets_its_own_options(words: list[str], ours: list[str], kubectls: list[str]) -> None:
     assert split_passed_on(words) == (ours, kubectls)
+
+
+def test_only_versions_that_nobody_used_for_long_are_pruned(tmp_path: Path) -> None:
+    now = 1_000_000_000.0
+    for name, age in (("used", 0.0), ("lately", pruning.KEPT_SECONDS - 60), ("long-ago", pruning.KEPT_SECONDS + 60)):
+        folder = tmp_path / name
+        (folder / "bin").mkdir(parents=True)
+        os.utime(folder, (now - age, now - age))
+    (tmp_path / "a-file").touch()
+    assert [path.name for path in pruning.prune(tmp_path, now)] == ["long-ago"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a-file", "lately", "used"]
+
+
+def test_use_is_what_keeps_a_version(tmp_path: Path) -> None:
+    folder = tmp_path / "v1"
+    folder.mkdir()
+    os.utime(folder, (0, 0))
+    pruning.mark_used(folder)
+    pruning.mark_used(tmp_path / "absent")
+    assert pruning.prune(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("user", "name"),
+    [("alice", "alice"), ("system:kumulus:node:n1", "system%3Akumulus%3Anode%3An1"), ("a/../b@c", "a%2F..%2Fb@c")],
+)
+def test_users_have_files_of_their_own(user: str, name: str) -> None:
+    assert Layout().user_kubeconfig(user) == Path("/run/kumulus-lab/lab/users") / f"{name}.kubeconfig"
+
+
+def test_hints_name_the_lab() -> None:
+    assert Layout().command("up") == "kumulus-lab up"
+    assert Layout("mine").command("up --nodes 3") == "kumulus-lab --name mine up --nodes 3"
+
+
+@pytest.mark.parametrize(
+    ("present", "after"), [(None, None), (apt.POLICY_TEXT, None), ("#!/bin/sh\nexit 0\n", "#!/bin/sh\nexit 0\n")]
+)
+def test_policy_of_the_machines_owner_stays_and_ours_goes(
+    tmp_path: Path, present: str | None, after: str | None
+) -> None:
+    policy = tmp_path / "policy-rc.d"
+    if present is not None:
+        policy.write_text(present)
+    with apt.no_daemon_starts(policy):
+        assert policy.read_text() == (after or apt.POLICY_TEXT)
+    assert (policy.read_text() if policy.exists() else None) == after
+
+
+def test_a_bin_dir_that_is_none_is_refused_before_anything_is_built(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="--bin-dir must name one"):
+        binaries.ensure(["etcd"], tmp_path / "absent")
+
+
+def test_ssh_config_by_name(tmp_path: Path) -> None:
+    config = world.ssh_config(tmp_path / "demo" / "config", tmp_path / "key", "debian", {"web-1": "192.0.2.1"})
+    told = subprocess.run(["ssh", "-G", "-F", config, "web-1"], capture_output=True, text=True, check=True).stdout
+    for line in ("hostname 192.0.2.1", "user debian", f"identityfile {tmp_path}/key", "userknownhostsfile /dev/null"):
+        assert line in told.splitlines()
