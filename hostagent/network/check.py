@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from hostagent.network import names
 from hostagent.network.addresses import canonical_prefix, check_mac
+from hostagent.network.dhcp import fitting_routes
 from hostagent.network.model import (
     AddressPair,
     DesiredNode,
@@ -27,6 +28,7 @@ from hostagent.network.model import (
     Subnet,
 )
 from hostagent.network.report import Problem
+from hostagent.network.services import dhcp_subnets
 
 _DEVICE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 _UID = re.compile(r"[0-9A-Za-z-]{1,64}")
@@ -55,6 +57,7 @@ def checked(desired: DesiredNode) -> tuple[DesiredNode, tuple[Problem, ...]]:
             problems.append(Problem(network.uid, "NoPhysicalNetwork", message))
         else:
             kept.append(network)
+            problems += _routes_without_room(network)
     uids = {network.uid for network in kept}
 
     ports: list[Port] = []
@@ -147,6 +150,15 @@ def _subnet(subnet: Subnet) -> Subnet:
             for each in subnet.host_routes
         ),
     )
+
+
+def _routes_without_room(network: Network) -> Iterable[Problem]:
+    for subnet in dhcp_subnets(network):
+        _, left = fitting_routes(network, subnet)
+        if left:
+            told = ", ".join(destination for destination, _ in left)
+            message = f"DHCP has no room for the host routes {told} of subnet {subnet.uid}: give it fewer"
+            yield Problem(network.uid, "TooManyRoutes", message)
 
 
 def _address(text: str | None) -> str | None:

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +88,7 @@ class DataPlane:
         self._thread = ThreadPoolExecutor(1, "dataplane", initializer=self._sockets.go_home)
         self._plan: Plan | None = None
         self._metadata: dict[str, str] = {}
-        self._metadata_networks: frozenset[str] = frozenset()
+        self._metadata_networks: dict[str, int] = {}
 
     async def reconcile(self, desired: DesiredNode) -> Report:
         """Make the node as desired: the whole of it, whatever is there now. Idempotent; a repeat changes nothing.
@@ -138,8 +138,10 @@ class DataPlane:
         """
         return await self._run(lambda: self._listen(network_uid))
 
-    def metadata_networks(self) -> frozenset[str]:
-        """UIDs of the networks that have a child namespace after the last reconcile: each wants a metadata listener."""
+    def metadata_networks(self) -> Mapping[str, int]:
+        """UIDs of the networks that have a child namespace after the last reconcile, and the namespace's inode: each
+        wants a metadata listener, a namespace that was made anew a new one.
+        """
         return self._metadata_networks
 
     def port_for_metadata_address(self, address: str) -> str | None:
@@ -198,7 +200,10 @@ class DataPlane:
             for network in made.networks
             for tap, uid in network.ports.items()
         }
-        self._metadata_networks = frozenset(network.uid for network in made.networks if network.uid not in failed)
+        children = {network.uid: self._sockets.path(network.child.namespace) for network in made.networks}
+        self._metadata_networks = {
+            uid: netns.inode(path) for uid, path in children.items() if uid not in failed and netns.exists(path)
+        }
         return reporting.report(
             context, made, problems, links, [describe(each) for each in made.operations], filtered=not refused
         )
@@ -237,4 +242,4 @@ class DataPlane:
         )
         self._plan = None
         self._metadata = {}
-        self._metadata_networks = frozenset()
+        self._metadata_networks = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,8 +19,19 @@ from hostagent.network.services import dhcp_subnets
 from hostagent.network.state import DhcpFiles
 
 LEASE_SECONDS = 86400
+_LONGEST_OPTION = 144
+"""Bytes of option 121 that dnsmasq was seen to send to a client that takes 576 (RFC 2131, 2); a longer option it
+leaves out as a whole."""
+_ROOM = 270
+"""Bytes for the names, the DNS servers and the routes together."""
+_HOSTNAME = 63
 HOSTS, OPTIONS, PID, LOADED = "hosts", "options", "dnsmasq.pid", "loaded"
 CONFIGURATION_PREFIX = "dnsmasq-"
+ANYWHERE = "0.0.0.0/0"
+Route = tuple[str, str]
+"""Destination and next hop."""
+_INSTRUCTION = re.compile(r"ignore|infinite|\d+[smhdw]?", re.IGNORECASE)
+"""Words that dhcp-host takes for something else than a name: to answer nobody, or a lease time."""
 
 
 def dhcp_files(network: Network, ports: Iterable[Port], run_dir: Path, state_dir: Path) -> DhcpFiles | None:
@@ -92,8 +104,9 @@ def _bindings(port: Port, subnets: tuple[Subnet, ...]) -> Iterable[str]:
     served = {subnet.uid for subnet in subnets}
     for fixed in port.fixed_ips:
         if fixed.subnet_uid in served and ":" not in fixed.ip:
+            name = port.hostname if port.hostname and not _INSTRUCTION.fullmatch(port.hostname) else None
             # id:*: by MAC alone, since firmware, loader and system of one guest name themselves differently.
-            parts = [port.mac, "id:*", fixed.ip, *([port.hostname] if port.hostname else []), str(LEASE_SECONDS)]
+            parts = [port.mac, "id:*", fixed.ip, *([name] if name else []), str(LEASE_SECONDS)]
             yield ",".join(parts)
 
 
@@ -101,10 +114,7 @@ def _options(network: Network, subnet: Subnet) -> Iterable[str]:
     tag = f"tag:{_tag(subnet)}"
     # Without a value the option is withheld; dnsmasq would name itself.
     yield f"{tag},option:router" + (f",{subnet.gateway}" if subnet.gateway else "")
-    routes = [(f"{ruleset.METADATA_ADDRESS}/32", subnet.dhcp_server_ip or "")]
-    routes += [(each.destination, each.next_hop) for each in subnet.host_routes if ":" not in each.destination]
-    if subnet.gateway and not any(destination == "0.0.0.0/0" for destination, _ in routes):
-        routes.append(("0.0.0.0/0", subnet.gateway))
+    routes, _ = fitting_routes(network, subnet)
     joined = ",".join(f"{destination},{hop}" for destination, hop in routes)
     yield f"{tag},option:classless-static-route,{joined}"
     yield f"{tag},249,{joined}"
@@ -113,3 +123,29 @@ def _options(network: Network, subnet: Subnet) -> Iterable[str]:
         yield f"{tag},option:dns-server,{','.join(servers)}"
     if network.dns_domain:
         yield f"{tag},option:domain-name,{network.dns_domain}"
+
+
+def fitting_routes(network: Network, subnet: Subnet) -> tuple[list[Route], list[Route]]:
+    """What option 121 tells, and what has no room in it: the metadata service's and the default route always fit."""
+    routes = [(each.destination, each.next_hop) for each in subnet.host_routes if ":" not in each.destination]
+    metadata = (f"{ruleset.METADATA_ADDRESS}/32", subnet.dhcp_server_ip or "")
+    default = [each for each in routes if each[0] == ANYWHERE] or (
+        [(ANYWHERE, subnet.gateway)] if subnet.gateway else []
+    )
+    told, left = [metadata], []
+    others = [_HOSTNAME, len(network.dns_domain or ""), 4 * len(subnet.dns_servers)]
+    room = min(_LONGEST_OPTION, _ROOM - sum(2 + each for each in others)) - sum(
+        _length(each) for each in (metadata, *default)
+    )
+    for each in (each for each in routes if each[0] != ANYWHERE):
+        if _length(each) <= room:
+            room -= _length(each)
+            told.append(each)
+        else:
+            left.append(each)
+    return told + default, left
+
+
+def _length(route: Route) -> int:
+    """Bytes in the option (RFC 3442): the prefix length, its significant octets, the router."""
+    return 1 + (ipaddress.ip_network(route[0]).prefixlen + 7) // 8 + 4

@@ -31,17 +31,19 @@ END_SECONDS = 5
 def find(directory: Path, namespace: Path) -> DhcpProcess | None:
     """The dnsmasq of a network, if it runs in the network's namespace with a configuration of this directory."""
     inode = netns.inode(namespace)
-    candidates: Iterator[int] = iter(())
-    try:
-        candidates = iter([int((directory / PID).read_text())])
-    except (FileNotFoundError, ValueError):
-        if directory.is_dir():
-            candidates = _all_processes()
-    for pid in candidates:
+    for pid in _candidates(directory):
         configuration = _configuration(pid, directory)
         if configuration is not None and _namespace_inode(pid) == inode:
             return DhcpProcess(pid, configuration, _loaded(directory, pid))
     return None
+
+
+def _candidates(directory: Path) -> Iterator[int]:
+    """The one that its file names; where the file is missing or old, any."""
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        yield int((directory / PID).read_text())
+    if directory.is_dir():
+        yield from _all_processes()
 
 
 def _loaded(directory: Path, pid: int) -> str:

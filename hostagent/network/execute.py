@@ -85,7 +85,10 @@ class Executor:
         self._launcher = launcher
 
     def run(self, operations: Iterable[ops.Operation]) -> list[Problem]:
-        """Carry out a plan. A network whose step fails is left as it is then, the others go on."""
+        """Carry out a plan. A network whose step fails is left as it is then, the others go on.
+
+        Without the ports' rules nothing that comes after them is done: what passes is what passed before.
+        """
         problems: list[Problem] = []
         failed: set[str] = set()
         for operation in operations:
@@ -97,6 +100,8 @@ class Executor:
                 failed.add(operation.scope)
                 reason = type(error).__name__ if isinstance(error, DataPlaneError) else "OperationFailed"
                 problems.append(Problem(operation.scope or "node", reason, f"{ops.describe(operation)}: {error}"))
+                if isinstance(operation, ops.Filter) and not operation.host:
+                    break
         return problems
 
     def do(self, operation: ops.Operation) -> None:

@@ -43,8 +43,15 @@ def observe(sockets: Sockets, run_dir: Path, underlay_table: str) -> NodeState:
         frozenset(each.name for each in (run_dir / "dhcp").iterdir()) if (run_dir / "dhcp").is_dir() else frozenset()
     )
     children = _children(sockets, run_dir)
+    unbound = _unbound(sockets)
     if not netns.exists(sockets.inner_path):
-        return NodeState(underlay_table=underlay, host_links=host_links, children=children, stray_directories=strays)
+        return NodeState(
+            underlay_table=underlay,
+            host_links=host_links,
+            children=children,
+            stray_namespaces=unbound,
+            stray_directories=strays,
+        )
     inner = sockets.inner
     tables = inner.firewall.tables([("bridge", TABLE), ("inet", TABLE)])
     with netns.inside(sockets.inner_path):
@@ -62,6 +69,7 @@ def observe(sockets: Sockets, run_dir: Path, underlay_table: str) -> NodeState:
         neighbours=_neighbours(inner.route, by_index),
         children=children,
         host_links=host_links,
+        stray_namespaces=unbound,
         stray_directories=strays,
     )
 
@@ -175,11 +183,23 @@ def _neighbours(route: IPRoute, devices: dict[int, str]) -> frozenset[Neighbour]
     return frozenset(result)
 
 
+def _child_paths(sockets: Sockets) -> list[Path]:
+    return sorted(sockets.netns_dir.glob(f"{_prefix(sockets)}*")) if sockets.netns_dir.is_dir() else []
+
+
+def _prefix(sockets: Sockets) -> str:
+    return f"{sockets.namespace}-net-"
+
+
+def _unbound(sockets: Sockets) -> frozenset[str]:
+    """Between the making of the file and the mount on it, or between unmounting and removing, an agent was killed."""
+    return frozenset(path.name for path in _child_paths(sockets) if not netns.exists(path))
+
+
 def _children(sockets: Sockets, run_dir: Path) -> dict[str, Child]:
-    prefix = f"{sockets.namespace}-net-"
+    prefix = _prefix(sockets)
     result = {}
-    paths = sorted(sockets.netns_dir.glob(f"{prefix}*")) if sockets.netns_dir.is_dir() else []
-    for path in paths:
+    for path in _child_paths(sockets):
         if not netns.exists(path):
             continue
         process = dnsmasq.find(run_dir / "dhcp" / path.name.removeprefix(prefix), path)

@@ -261,8 +261,10 @@ def _removals(networks: Iterable[PlannedNetwork], observed: NodeState) -> tuple[
     for name, link in sorted(observed.host_links.items()):
         if names.is_own_device(name) and link.kind == "tun" and name not in taps and not link.held:
             result.append(DeleteLink("", name, host=True))
+    wanted = {network.child.namespace for network in networks}
+    result += [DeleteChild("", each) for each in sorted(observed.stray_namespaces - wanted)]
     for namespace, child in sorted(observed.children.items()):
-        if namespace not in {network.child.namespace for network in networks}:
+        if namespace not in wanted:
             if child.process is not None:
                 result.append(StopDhcp("", namespace, child.process.pid))
             result.append(DeleteChild("", namespace))

@@ -64,6 +64,8 @@ class Report:
     """Taps of no desired port that a process still holds: cut off, to be deleted when the process is gone."""
     operations: tuple[str, ...] = ()
     """What was changed, one line each; empty when everything already was as desired."""
+    filtered: bool = True
+    """Whether the rules in the kernel are those of this run; False when nft refused them."""
 
     @property
     def ok(self) -> bool:

@@ -65,7 +65,7 @@ def report(
             problem = failed.get("node")
         ports[port.uid] = _port(port.uid, problem, links)
     problems = (*context.problems, *plan.problems, *failures)
-    return Report(ports, problems, plan.lingering, tuple(operations))
+    return Report(ports, problems, plan.lingering, tuple(operations), filtered)
 
 
 def _port(uid: str, problem: Problem | None, links: Mapping[str, Link]) -> PortReport:

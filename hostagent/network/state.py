@@ -127,5 +127,7 @@ class NodeState:
     """By namespace name."""
     host_links: Mapping[str, Link] = field(default_factory=dict)
     """In the host's namespace."""
+    stray_namespaces: frozenset[str] = frozenset()
+    """Names of child namespaces of which there is but the empty file, left by a crash."""
     stray_directories: frozenset[str] = frozenset()
     """DHCP directories that were found; of a desired network only when it has DHCP."""

@@ -59,9 +59,10 @@ class Taps:
         make(name)
 
     def delete(self, name: str) -> None:
-        if self.state(name).held:
+        found = [(route, link) for route in self._routes() if (link := link_of(route, name)) is not None]
+        if any(link.held for _, link in found):
             raise TapInUse(f"a process has the tap {name} open: the guest runs")
-        for route in self._routes():
+        for route, _ in found:
             delete_link(route, name)
 
     def attach(self, wanted: Link, entries: frozenset[ForwardingDatabaseEntry]) -> None:

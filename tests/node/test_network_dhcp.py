@@ -73,8 +73,8 @@ async def test_a_guest_gets_its_address_and_options_from_its_own_node(world: Wor
     assert lease["hostname"] == "a"
     assert lease["lease"] == "86400"
     assert lease["staticroutes"] == "169.254.169.254/32 10.0.1.2 10.9.0.0/16 10.0.1.5 0.0.0.0/0 10.0.1.1"
-    # Neither the guest's broadcast nor the server's answer left the node.
-    assert [frame for frame in frames if bytes.fromhex(MAC_A.replace(":", "")) in frame[:12]] == []
+    # Neither the guest's broadcast nor the server's answer left the node. (What it says of itself by IPv6 did.)
+    assert [frame for frame in frames if frame[12:14] == b"\x08\x00"] == []
     # The server answers pings, and its ARP names the MAC that it has on every node.
     guest.configure("10.0.1.10/24")
     assert guest.pings("10.0.1.2")
@@ -136,3 +136,44 @@ async def test_a_subnet_without_gateway_or_dhcp_says_so(world: World) -> None:
     lease = ask(await node.boot(b.uid, MAC_B), world.directory, "staticroutes")
     assert lease["staticroutes"] == "169.254.169.254/32 10.0.1.2"
     assert {"router", "dns"} & lease.keys() == set()
+
+
+@pytest.mark.parametrize("hostname", ["ignore", "infinite", "1d", "42", "web"])
+async def test_a_hostname_is_never_taken_for_an_instruction(world: World, hostname: str) -> None:
+    node = world.node("one")
+    net = network("blue")
+    cloud = Cloud([net])
+    a = cloud.place(port("a", net, "10.0.1.10", MAC_A, hostname=hostname), node.underlay_ip)
+    assert (await node.dataplane.reconcile(cloud.desired(node.underlay_ip))).ok
+    lease = ask(await node.boot(a.uid, MAC_A), world.directory)
+    assert (lease.get("ip"), lease.get("lease")) == ("10.0.1.10", "86400")
+
+
+@pytest.mark.parametrize(
+    ("domain", "servers", "fit"),
+    [
+        (None, ("9.9.9.9",), 14),
+        (f"{'d' * 60}.example.org", ("9.9.9.9", "9.9.9.10", "9.9.9.11"), 11),
+        (".".join(["d" * 50] * 5), ("9.9.9.9",), 0),
+    ],
+    ids=["no domain", "long names", "names take all"],
+)
+async def test_routes_that_have_no_room_do_not_break_the_server(
+    world: World, domain: str | None, servers: tuple[str, ...], fit: int
+) -> None:
+    node = world.node("one")
+    net = network("blue")
+    routes = tuple(HostRoute(f"203.100.{100 + each}.101/32", "10.0.1.105") for each in range(32))
+    net = replace(net, dns_domain=domain, subnets=(replace(net.subnets[0], host_routes=routes, dns_servers=servers),))
+    cloud = Cloud([net])
+    a = cloud.place(port("a", net, "10.0.1.10", MAC_A, hostname="h" * 63), node.underlay_ip)
+    report = await node.dataplane.reconcile(cloud.desired(node.underlay_ip))
+    assert [(each.subject, each.reason) for each in report.problems] == [(net.uid, "TooManyRoutes")]
+    assert "203.100.131.101/32" in report.problems[0].message
+    assert report.ports[a.uid].programmed
+    lease = ask(await node.boot(a.uid, MAC_A), world.directory, "staticroutes")
+    assert (lease.get("ip"), lease.get("dns")) == ("10.0.1.10", " ".join(servers))
+    told = lease["staticroutes"].split()
+    assert told[:2] == ["169.254.169.254/32", "10.0.1.2"]
+    assert told[-2:] == ["0.0.0.0/0", "10.0.1.1"]
+    assert len(told) == 2 * (fit + 2)

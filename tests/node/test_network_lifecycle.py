@@ -22,6 +22,7 @@ from hostagent.network import names, netns
 from hostagent.network.errors import NotProgrammed, TapInUse, TapMissing
 from hostagent.network.execute import Executor
 from hostagent.network.model import DesiredNode, NetworkType
+from hostagent.network.nft_table import commands
 from hostagent.network.observe import observe
 from hostagent.network.operations import Operation
 from hostagent.network.report import PortState, TapPlace
@@ -410,3 +411,75 @@ async def test_no_helper_processes_or_descriptors_are_left_by_many_reconciles(wo
     assert descriptors() <= before
     assert len(list(Path("/proc/self/task").iterdir())) <= threads
     assert children() <= ours
+
+
+async def test_rules_that_nft_refuses_open_nothing_and_stop_nobody(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = world.node("one")
+    blue, red = network("blue", 7), network("red", 8)
+    cloud = Cloud([blue, red])
+    cloud.place(port("a", blue, "10.0.1.10", MAC_A, "open"), node.underlay_ip)
+
+    def refused(*tables: object) -> list[str]:
+        return [*commands(*tables), "add rule bridge kumulus nowhere drop"]  # type: ignore[arg-type]  # passed on
+
+    with monkeypatch.context() as patched:
+        patched.setattr("hostagent.network.plan.commands", refused)
+        report = await node.dataplane.reconcile(cloud.desired(node.underlay_ip))
+        assert not report.filtered
+        assert not any(each.programmed for each in report.ports.values())
+        # Without rules nothing is joined to anything.
+        assert "br" + names.short_id(blue.uid) not in node.inside("ip", "link")
+
+    report = await node.dataplane.reconcile(cloud.desired(node.underlay_ip))
+    assert report.ok
+    assert report.filtered
+    guest = await node.boot(port("a", blue, "10.0.1.10", MAC_A).uid, MAC_A)
+    guest.configure("10.0.1.10/24")
+    assert guest.pings("10.0.1.2")
+    before = node.inside("nft", "list", "ruleset")
+
+    b = cloud.place(port("b", red, "10.0.1.10", MAC_B, "open"), node.underlay_ip)
+    with monkeypatch.context() as patched:
+        patched.setattr("hostagent.network.plan.commands", refused)
+        report = await node.dataplane.reconcile(cloud.desired(node.underlay_ip))
+        assert not report.filtered
+        assert not report.ports[b.uid].programmed
+        assert node.inside("nft", "list", "ruleset") == before
+        await node.dataplane.create_tap(b.uid)
+        with pytest.raises(NotProgrammed):
+            await node.dataplane.attach_tap(b.uid)
+        assert guest.pings("10.0.1.2")
+    assert (await node.dataplane.reconcile(cloud.desired(node.underlay_ip))).ok
+
+
+async def test_the_file_of_a_namespace_that_was_never_mounted_is_removed(world: World) -> None:
+    """What an agent leaves that is killed between making the file and mounting, or unmounting and removing it."""
+    node = world.node("one")
+    net = network("blue", 7)
+    cloud = Cloud([net])
+    a = cloud.place(port("a", net, "10.0.1.10", MAC_A), node.underlay_ip)
+    empty = DesiredNode(underlay_ip=node.underlay_ip)
+    assert (await node.dataplane.reconcile(empty)).ok
+    file = node.config.netns_dir / names.child_namespace(net.uid)
+    file.touch()
+    assert await node.dataplane.leftovers(empty) == (f"DeleteChild {file.name}",)
+    assert (await node.dataplane.reconcile(empty)).ok
+    assert not file.exists()
+
+    file.touch()
+    assert (await node.dataplane.reconcile(cloud.desired(node.underlay_ip))).ok
+    assert netns.exists(file)
+    first = node.dataplane.metadata_networks()
+    assert first == {net.uid: netns.inode(file)}
+
+    # A network that comes back has a namespace of its own, told apart from the first while that is listened in.
+    with await node.dataplane.metadata_listener(net.uid):
+        cloud.remove(a)
+        assert (await node.dataplane.reconcile(cloud.desired(node.underlay_ip))).ok
+        assert node.dataplane.metadata_networks() == {}
+        cloud.place(a, node.underlay_ip)
+        assert (await node.dataplane.reconcile(cloud.desired(node.underlay_ip))).ok
+        assert node.dataplane.metadata_networks().keys() == {net.uid}
+        assert node.dataplane.metadata_networks() != first

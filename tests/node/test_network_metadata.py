@@ -68,7 +68,7 @@ async def test_requests_are_told_apart_by_tap_even_with_equal_addresses(world: W
     b = cloud.place(port("b", red, "10.0.1.10", MAC), node.underlay_ip)
     c = cloud.place(port("c", red, "10.0.1.12", "fa:16:3e:00:00:0c", port_security=False), node.underlay_ip)
     assert (await node.dataplane.reconcile(cloud.desired(node.underlay_ip))).ok
-    assert node.dataplane.metadata_networks() == {blue.uid, red.uid}
+    assert node.dataplane.metadata_networks().keys() == {blue.uid, red.uid}
     servers = [await serve(node.dataplane, await node.dataplane.metadata_listener(each.uid)) for each in (blue, red)]
     try:
         guests = {each.uid: await node.boot(each.uid, each.mac) for each in (a, b, c)}
