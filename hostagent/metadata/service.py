@@ -34,23 +34,24 @@ class MetadataService:
         self._guest_of_port = guest_of_port
         self._server = web.Server(self._answer)
         self._limits = Limits()
-        self._listeners: dict[str, asyncio.Server] = {}
+        self._listeners: dict[tuple[str, int], asyncio.Server] = {}
+        """By network and the inode of its namespace: a namespace made anew has no listener yet."""
         self._changing = asyncio.Lock()
 
     async def follow(self) -> None:
         """Listens for exactly the networks that are there."""
         async with self._changing:
-            wanted = self._dataplane.metadata_networks()
-            for network in self._listeners.keys() - wanted:
-                self._listeners.pop(network).close()
-            for network in wanted - self._listeners.keys():
+            wanted = set(self._dataplane.metadata_networks().items())
+            for gone in self._listeners.keys() - wanted:
+                self._listeners.pop(gone).close()
+            for network, inode in wanted - self._listeners.keys():
                 try:
                     listener = await self._dataplane.metadata_listener(network)
                 except (DataPlaneError, OSError) as error:
                     log.error("network %s: no metadata service, tried again at the next scan: %s", network, error)
                     continue
                 loop = asyncio.get_running_loop()
-                self._listeners[network] = await loop.create_server(self._connection, sock=listener)
+                self._listeners[network, inode] = await loop.create_server(self._connection, sock=listener)
 
     def _connection(self) -> LimitedHandler:
         return LimitedHandler(self._server, self._limits, access_log=None, keepalive_timeout=15)
@@ -69,9 +70,10 @@ class MetadataService:
         transport = request.transport
         local = transport.get_extra_info("sockname") if transport is not None else None
         port = self._dataplane.port_for_metadata_address(local[0]) if local else None
-        if port is None:
+        if local is None or port is None:
             log.warning("metadata request at %s, which is no port's address", local)
             return web.Response(status=404)
+        await asyncio.sleep(self._limits.delay(str(local[0]), asyncio.get_running_loop().time()))
         try:
             guest = await self._guest_of_port(port)
         except NodeError as error:

@@ -14,7 +14,7 @@ import pytest
 from agent_objects import NETWORK, PORT, UID, work_object
 
 from hostagent.errors import NodeError, Reason
-from hostagent.metadata.connections import Limits
+from hostagent.metadata.connections import BURST, RATE, Limits
 from hostagent.metadata.facts import Guest
 from hostagent.metadata.service import MetadataService
 from hostagent.network.dataplane import DataPlane
@@ -27,12 +27,12 @@ class Loopback(DataPlane):
     """A network whose guests' requests arrive at addresses of the loopback device."""
 
     def __init__(self) -> None:
-        self.networks = frozenset({NETWORK})
+        self.networks = {NETWORK: 1}
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.port = self.socket.getsockname()[1]
         self.socket.close()
 
-    def metadata_networks(self) -> frozenset[str]:
+    def metadata_networks(self) -> dict[str, int]:
         return self.networks
 
     async def metadata_listener(self, network_uid: str) -> socket.socket:
@@ -88,7 +88,7 @@ async def test_answers(method: str, address: str, path: str, headers: dict[str, 
 async def test_a_network_that_goes_is_not_listened_for() -> None:
     async with service() as (running, network):
         await asyncio.get_running_loop().run_in_executor(None, socket.create_connection, ("127.0.0.2", network.port))
-        network.networks = frozenset()
+        network.networks = {}
         await running.follow()
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.2", network.port)
@@ -112,3 +112,45 @@ async def test_a_guest_cannot_hold_many_connections_nor_for_long() -> None:
                 await cut(reader)
             while "127.0.0.2" in running._limits.open:
                 await asyncio.sleep(0.01)
+
+
+async def test_a_namespace_that_was_made_anew_is_listened_in_anew() -> None:
+    async with service() as (running, network):
+        (before,) = running._listeners.values()
+        await running.follow()
+        assert list(running._listeners.values()) == [before]
+        network.networks = {NETWORK: 2}
+        await running.follow()
+        (after,) = running._listeners.values()
+        assert after is not before
+        assert not before.is_serving()
+        reader, writer = await asyncio.open_connection("127.0.0.2", network.port)
+        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        assert b"200 OK" in await reader.readline()
+        writer.close()
+
+
+def test_all_guests_together_have_a_limit_too() -> None:
+    limits = Limits(at_once=2, in_all=3)
+    for address in ("a", "a", "b"):
+        limits.open[address] += 1
+        assert not limits.exceeded(address)
+    limits.open["c"] += 1
+    assert limits.exceeded("c")
+
+
+def test_requests_beyond_a_burst_wait_each_port_for_itself() -> None:
+    limits = Limits()
+    assert [limits.delay("a", 10.0) for _ in range(BURST)] == pytest.approx([0.0] * BURST, abs=1e-6)
+    assert [limits.delay("a", 10.0) for _ in range(3)] == pytest.approx([1 / RATE, 2 / RATE, 3 / RATE])
+    assert limits.delay("b", 10.0) == 0.0
+    # Nothing is forgiven before its time, and all of it is after.
+    assert limits.delay("a", 10.0 + 2 / RATE) > 0
+    assert limits.delay("a", 10.0 + 2 * BURST / RATE) == 0.0
+
+
+def test_what_is_remembered_of_addresses_is_bounded() -> None:
+    limits = Limits(in_all=10)
+    for number in range(1000):
+        limits.delay(str(number), float(number))
+    assert len(limits._spent) <= 11
