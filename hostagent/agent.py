@@ -79,7 +79,7 @@ class Agent:
         self._controller = Controller("instances", self._instances.reconcile, workers=_AT_ONCE)
         self._metadata = MetadataService(dataplane, self._guest_of_port)
         self._registration = Registration(cluster, settings)
-        self._following: asyncio.Task[None] | None = None
+        self._following: set[asyncio.Task[None]] = set()
         self._domains: set[str] | None = None
         """UIDs of our domains as of the last scan; None before the first."""
         self._scan_wanted = asyncio.Event()
@@ -94,6 +94,7 @@ class Agent:
             controllers=(),
             always=(
                 hypervisor.run,
+                self._cap_console_logs,
                 self._registration.ensure,
                 self._registration.keep_lease,
                 self._source.keep_slices,
@@ -177,15 +178,30 @@ class Agent:
                 log.warning("scan: %s", error)
             except ApiError as error:
                 log.warning("the Hypervisor's status could not be written: %s", error)
+            except OSError as error:
+                log.error("the state directory cannot be looked at: %s", error)
+
+    async def _cap_console_logs(self) -> None:
+        """For ever: guests write them as fast as they like, so they are looked at more often than the rest."""
+        while True:
+            await asyncio.to_thread(self._cap_each)
+            await asyncio.sleep(console_log.SCAN_EVERY)
+
+    def _cap_each(self) -> None:
+        for uid in self._layout.instance_uids():
+            try:
+                if console_log.cap(self._layout.instance(uid).console_log, self._settings.console_log_max):
+                    log.info("%s: console log cut", uid)
+            except FileNotFoundError:
+                continue  # the guest is being removed
+            except OSError as error:
+                log.error("%s: the console log cannot be cut: %s", uid, error)
 
     async def _scan(self) -> bool:
         """True when the API was told, or needed not to be."""
-        for uid in self._layout.instance_uids():
-            if console_log.cap(self._layout.instance(uid).console_log, self._settings.console_log_max):
-                log.info("%s: console log cut", uid)
         for uid in self._source.uids():
             self._wake(uid)
-        await self._follow_metadata()
+        await self._metadata.follow()
         before = self._domains
         self._domains = set(await self._hypervisor.domains())
         if before is None or before - self._domains:
@@ -208,7 +224,7 @@ class Agent:
             if remembered is not None and (self._domains is None or uid in self._domains):
                 work[uid] = remembered
         return desired_node(
-            (found for uid, found in work.items() if not self._instances.released(uid)),
+            (found for found in work.values() if not self._instances.released(found)),
             self._source.network_slices(),
             self._source.group_slices(),
             underlay_ip=self._settings.underlay_ip,
@@ -218,10 +234,9 @@ class Agent:
     def _network_synced(self, report: Report) -> None:
         for uid in self._instances.take_ports(report):
             self._wake(uid)
-        self._following = asyncio.create_task(self._follow_metadata())
-
-    async def _follow_metadata(self) -> None:
-        await self._metadata.follow()
+        following = asyncio.create_task(self._metadata.follow())
+        self._following.add(following)
+        following.add_done_callback(self._following.discard)
 
     async def _guest_of_port(self, port_uid: str) -> Guest | None:
         for work in self._source.instances():

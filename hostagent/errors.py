@@ -26,6 +26,7 @@ class Reason(StrEnum):
     ROOT_DISK_LOST = "RootDiskLost"
     CONFIG_DRIVE_FAILED = "ConfigDriveFailed"
     USER_DATA_MISSING = "UserDataMissing"
+    INVALID_WORK_OBJECT = "InvalidWorkObject"
     NETWORK_FAILED = "NetworkFailed"
     HYPERVISOR_FAILED = "HypervisorFailed"
     HYPERVISOR_UNAVAILABLE = "HypervisorUnavailable"

@@ -2,6 +2,7 @@
 
     images/<sha256>.qcow2            base images, shared by guests, never written again
     instances/<uid>/                 one guest: root.qcow2, config-drive.iso, console.log, run.json
+    agent.lock                       held by the agent that runs
     ledger/                          the last work objects, slices and secrets that the API told
 
 Directories of guests can be traversed by all (QEMU runs as another user, to which libvirt gives the files themselves);
@@ -10,7 +11,11 @@ the ledger holds secrets and is root's alone.
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +23,10 @@ from hostagent.durable import PARTIAL
 
 TRAVERSABLE = 0o711
 PRIVATE = 0o700
+
+
+class StateDirectoryInUse(Exception):
+    """Another agent holds it; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,27 @@ class Layout:
                 else:
                     path.unlink(missing_ok=True)
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """This process alone works below the state directory until the end of the block, or of the process: of two
+        agents one would take the other's guests for lost. Raises StateDirectoryInUse.
+        """
+        self.state_dir.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.state_dir / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            _lock(descriptor, self.state_dir)
+            yield
+        finally:
+            os.close(descriptor)
+
     def instance_uids(self) -> list[str]:
         """The UIDs of the guests that have files on this node."""
         return sorted(path.name for path in self.instances.iterdir() if path.is_dir())
+
+
+def _lock(descriptor: int, state_dir: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        message = f"another host agent works in {state_dir}: end it, or give this one a --state-dir of its own"
+        raise StateDirectoryInUse(message) from error

@@ -10,8 +10,6 @@ import logging
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
-
 from crds.meta import Resource
 from crds.node import NetworkSlice, NodeInstance, SecurityGroupSlice
 from hostagent import durable
@@ -29,11 +27,13 @@ _USER_DATA = "user-data"
 
 
 class Ledger:
-    """Blocking; small files. A file that cannot be read is told and left out."""
+    """Blocking; small files. A file that cannot be read is told, left out, and named in `unreadable`."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._kept: dict[tuple[type[Resource], str], tuple[Any, ...]] = {}
+        self.unreadable: dict[type[Resource], set[str]] = {resource: set() for resource in _FOLDERS}
+        """Names of objects that were kept, but whose files are damaged."""
         for folder in (*_FOLDERS.values(), _USER_DATA):
             (directory / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
 
@@ -43,8 +43,9 @@ class Ledger:
         for path in sorted((self._directory / _FOLDERS[resource]).glob("*.json")):
             try:
                 found = resource.model_validate_json(path.read_text())
-            except (OSError, ValidationError) as error:
+            except (OSError, ValueError) as error:  # of pydantic, or of bytes that are no text
                 log.error("%s: the ledger's copy cannot be read and is left out: %s", path, error)
+                self.unreadable[resource].add(path.stem)
                 continue
             self._kept[resource, found.metadata.name] = _version(found)
             objects.append(found)
@@ -57,12 +58,14 @@ class Ledger:
             return False
         durable.write(self._path(type(found), found.metadata.name), json.dumps(found.to_dict()).encode())
         self._kept[key] = _version(found)
+        self.unreadable[key[0]].discard(key[1])
         return True
 
     def forget(self, resource: type[Resource], name: str) -> None:
         """Removes an object; no error when it is not kept."""
         self._path(resource, name).unlink(missing_ok=True)
         self._kept.pop((resource, name), None)
+        self.unreadable[resource].discard(name)
         if resource is NodeInstance:
             self._user_data_path(name).unlink(missing_ok=True)
 

@@ -7,6 +7,7 @@ import asyncio
 import ctypes
 import logging
 import os
+import resource
 import shlex
 import socket
 import ssl
@@ -20,7 +21,7 @@ from hostagent.compute.libvirt_connection import LibvirtConnection
 from hostagent.compute.libvirt_hypervisor import LibvirtHypervisor
 from hostagent.image.cache import ImageCache
 from hostagent.image.tls import client_context
-from hostagent.layout import Layout
+from hostagent.layout import Layout, StateDirectoryInUse
 from hostagent.network.dataplane import DataPlane, DataPlaneConfig
 from hostagent.settings import Settings, SettingsError, VirtType, parse_physical_networks
 from runtime.client import Client
@@ -29,6 +30,7 @@ from runtime.cluster import Cluster
 log = logging.getLogger(__name__)
 
 _M_TRIM_THRESHOLD, _M_ARENA_MAX = -1, -8
+_DESCRIPTORS = 8192
 
 
 def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
@@ -147,9 +149,18 @@ def _keep_memory_small() -> None:
     libc.mallopt(_M_TRIM_THRESHOLD, 64 << 10)
 
 
+def _allow_many_descriptors() -> None:
+    """getrlimit(2): each connection of a guest to the metadata service takes one, and none may be lacking elsewhere."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The console script."""
     _keep_memory_small()
+    _allow_many_descriptors()
     options = parser(os.environ)
     words = options.parse_args(argv)
     logging.basicConfig(
@@ -159,7 +170,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = settings_from(words)
     except SettingsError as error:
         options.error(str(error))
-    asyncio.run(run(settings))
+    try:
+        with Layout(settings.state_dir).held():
+            asyncio.run(run(settings))
+    except StateDirectoryInUse as error:
+        log.error("%s", error)
+        return 1
     return 0
 
 

@@ -12,8 +12,12 @@ from hostagent.network.dataplane import DataPlane
 from hostagent.network.errors import DataPlaneError
 from hostagent.network.model import DesiredNode
 from hostagent.network.report import PortReport, PortState, Report
+from runtime.controller import backoff
 
 log = logging.getLogger(__name__)
+
+_MOST = 30.0
+"""Seconds between tries of a data plane that cannot be programmed; a wish is tried at once."""
 
 _STATES = {
     PortState.ACTIVE: NodePortState.ACTIVE,
@@ -34,7 +38,8 @@ class NetworkSync:
         self._wanted = asyncio.Event()
         self._waiting: list[asyncio.Future[Report]] = []
         self._told: frozenset[tuple[str, str, str]] = frozenset()
-        self.last = Report()
+        self._failure = ""
+        """What was told of the last run, if it failed."""
         self.first = asyncio.Event()
         """Set after the first run that went through."""
 
@@ -51,18 +56,23 @@ class NetworkSync:
 
     async def run(self) -> None:
         """Works for ever."""
+        failures = 0
         while True:
-            await self._wanted.wait()
+            try:
+                async with asyncio.timeout(backoff(failures, first=1.0, most=_MOST) if failures else None):
+                    await self._wanted.wait()
+            except TimeoutError:
+                log.debug("the data plane is tried again")
             self._wanted.clear()
             waiting, self._waiting = self._waiting, []
             try:
                 report = await self._dataplane.reconcile(self._desired())
-            except (DataPlaneError, OSError) as error:
+            except Exception as error:  # a fault here must keep no guest from being stopped
+                failures += 1
                 self._fail(waiting, error)
-                await asyncio.sleep(1)
-                self._wanted.set()
                 continue
-            self.last = report
+            failures = 0
+            self._failure = ""
             self.first.set()
             self._tell(report)
             for future in waiting:
@@ -71,7 +81,10 @@ class NetworkSync:
             self._on_synced(report)
 
     def _fail(self, waiting: Iterable[asyncio.Future[Report]], error: Exception) -> None:
-        log.error("the data plane could not be programmed: %s", error)
+        if repr(error) != self._failure:
+            self._failure = repr(error)
+            expected = isinstance(error, (DataPlaneError, OSError))
+            log.error("the data plane could not be programmed: %s", error, exc_info=None if expected else error)
         for future in waiting:
             if not future.done():
                 future.set_exception(

@@ -17,6 +17,9 @@ R = TypeVar("R", bound=Resource)
 
 WAIT_FOR_API = 10.0
 """Seconds that a starting agent waits for the API before it goes by the ledger."""
+_BURST = 1.0
+"""Seconds within which changes of slices are written together."""
+_RETRY_AFTER = 15.0
 
 
 class WorkSource:
@@ -44,11 +47,15 @@ class WorkSource:
     async def wait_ready(self) -> None:
         """Returns when the caches are filled, or when the API has been away for long enough to go by the ledger.
 
-        With an empty ledger it waits on: an agent that knows of no guest must not program a network without guests.
+        With an empty or damaged ledger it waits on: an agent that does not know all guests must not program a network
+        without some of them.
         """
         caches = (self._instances, self._networks, self._groups)
+        damaged = self.ledger.unreadable[NodeInstance]
+        if damaged:
+            log.warning("the ledger is damaged for %s: waiting for the API", ", ".join(sorted(damaged)))
         try:
-            async with asyncio.timeout(WAIT_FOR_API if self._kept_instances else None):
+            async with asyncio.timeout(WAIT_FOR_API if self._kept_instances and not damaged else None):
                 for cache in caches:
                     await cache.synced.wait()
         except TimeoutError:
@@ -72,7 +79,8 @@ class WorkSource:
 
     def uids(self) -> set[str]:
         """The names of all work objects, and of those that only the ledger remembers."""
-        return {work.metadata.name for work in self.instances()} | set(self._kept_instances)
+        known = {work.metadata.name for work in self.instances()} | set(self._kept_instances)
+        return known | self.ledger.unreadable[NodeInstance]
 
     def from_api(self) -> bool:
         """Whether `instances` are what the API says now."""
@@ -85,7 +93,7 @@ class WorkSource:
         return list(self._groups) if self._groups.synced.is_set() else self._kept_groups
 
     async def keep(self, work: NodeInstance) -> None:
-        """Writes the work object to the ledger unless it is there."""
+        """Writes the work object to the ledger unless it is there. Raises OSError; it is remembered nevertheless."""
         self._kept_instances[work.metadata.name] = work
         await asyncio.to_thread(self.ledger.keep, work)
 
@@ -107,8 +115,15 @@ class WorkSource:
             await self._changed.wait()
             self._changed.clear()
             stale, self._stale = self._stale, set()
-            await asyncio.to_thread(self._write, stale)
-            await asyncio.sleep(1)
+            try:
+                await asyncio.to_thread(self._write, stale)
+            except OSError as error:
+                # Guests go on without: the ledger is for a boot while the API is away.
+                log.error("slices cannot be kept in the ledger, tried again: %s", error)
+                self._stale |= stale
+                self._changed.set()
+                await asyncio.sleep(_RETRY_AFTER)
+            await asyncio.sleep(_BURST)
 
     def _write(self, stale: set[tuple[type[Resource], str]]) -> None:
         for resource, name in stale:
@@ -125,6 +140,13 @@ class WorkSource:
 
     def _drop_vanished(self) -> None:
         """Slices that were deleted while the agent was away."""
-        for kept in (*self._kept_networks, *self._kept_groups):
-            if self._slice(type(kept), kept.metadata.name) is None:
-                self.ledger.forget(type(kept), kept.metadata.name)
+        kept: list[tuple[type[Resource], str]] = [
+            (type(each), each.metadata.name) for each in (*self._kept_networks, *self._kept_groups)
+        ]
+        for damaged in (NetworkSlice, SecurityGroupSlice):
+            kept += [(damaged, name) for name in self.ledger.unreadable[damaged]]
+        for resource, name in kept:
+            if self._slice(resource, name) is None:
+                self.ledger.forget(resource, name)
+        # From here on the caches tell; what was read at the start is not needed in memory any more.
+        self._kept_networks, self._kept_groups = [], []

@@ -37,6 +37,7 @@ def domain_xml(spec: DomainSpec) -> str:
     _text(domain, "on_poweroff", "destroy")
     _text(domain, "on_reboot", "restart")
     _text(domain, "on_crash", "destroy")
+    _power_management(domain)
     _devices(domain, spec)
     ET.indent(domain)
     return ET.tostring(domain, encoding="unicode") + "\n"
@@ -82,6 +83,13 @@ def _clock(domain: ET.Element, spec: DomainSpec) -> None:
     ET.SubElement(clock, "timer", name="rtc", tickpolicy="catchup")
     ET.SubElement(clock, "timer", name="pit", tickpolicy="delay")
     ET.SubElement(clock, "timer", name="hpet", present="no")
+
+
+def _power_management(domain: ET.Element) -> None:
+    # A guest that suspends itself would be neither running nor stopped, and nobody would wake it.
+    power = ET.SubElement(domain, "pm")
+    ET.SubElement(power, "suspend-to-mem", enabled="no")
+    ET.SubElement(power, "suspend-to-disk", enabled="no")
 
 
 def _devices(domain: ET.Element, spec: DomainSpec) -> None:

@@ -5,6 +5,7 @@ an earlier one.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 import time
@@ -19,7 +20,7 @@ from hostagent.compute.domain_spec import DomainType
 from hostagent.compute.domain_xml import domain_xml
 from hostagent.compute.hypervisor import Hypervisor
 from hostagent.compute.orphans import end_orphans
-from hostagent.compute.plan import Action
+from hostagent.compute.plan import Action, is_on
 from hostagent.compute.resolve import FINALIZER, domain_spec
 from hostagent.compute.root_disk import make_overlay
 from hostagent.compute.run_record import RunRecord
@@ -34,6 +35,8 @@ from hostagent.network_sync import NetworkSync, require_programmed
 from hostagent.user_data import UserData
 from runtime.cluster import Cluster
 from runtime.kind import kind_of
+
+log = logging.getLogger(__name__)
 
 _KIND = kind_of(NodeInstance)
 
@@ -100,6 +103,7 @@ class Executor:
             Action.START_PAUSED: self._start_paused,
             Action.ATTACH_TAPS: self._attach_taps,
             Action.RESUME: self._resume,
+            Action.END_LOST_START: lambda work, memory: hypervisor.end_lost_start(_uid(work)),
             Action.SUSPEND: lambda work, memory: hypervisor.suspend(_uid(work)),
             Action.MARK_STARTED: self._mark_started,
             Action.MARK_STOPPED: self._mark_stopped,
@@ -160,6 +164,9 @@ class Executor:
             require_programmed(await self._network.synced(), work)
 
     async def _end_orphans(self, work: NodeInstance, memory: Memory) -> None:
+        # Asked again: the steps before may have taken minutes.
+        if is_on(await self._hypervisor.domain(_uid(work))):
+            raise Superseded
         await asyncio.to_thread(end_orphans, _uid(work))
 
     async def _create_taps(self, work: NodeInstance, memory: Memory) -> None:
@@ -191,7 +198,13 @@ class Executor:
         await self._remember(work, memory, memory.record.begun(time.time()))
 
     async def _mark_stopped(self, work: NodeInstance, memory: Memory) -> None:
-        await self._remember(work, memory, memory.record.stopped())
+        record = memory.record.stopped()
+        try:
+            await self._remember(work, memory, record)
+        except OSError as error:
+            # A full disk must keep nobody from being stopped.
+            log.error("%s: the record cannot be written: %s", _uid(work), error)
+            memory.record = record
 
     async def _remember(self, work: NodeInstance, memory: Memory, record: RunRecord) -> None:
         await asyncio.to_thread(run_record.save, self._files(work).run_record, record)
@@ -214,6 +227,8 @@ class Executor:
         if not work.spec.ports:
             return
         report = await self._network.synced()
+        if not report.filtered:
+            raise NodeError(Reason.NETWORK_FAILED, "The rules of the network cards could not be removed from the node.")
         left = {names.tap(port.uid) for port in work.spec.ports} & set(report.lingering)
         if left:
             raise NodeError(Reason.NETWORK_FAILED, f"A process still holds {', '.join(sorted(left))}; it is cut off.")

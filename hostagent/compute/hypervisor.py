@@ -29,6 +29,8 @@ class StateReason(StrEnum):
     """It was switched off by us, or by hand."""
     IO_ERROR = "IOError"
     """Paused by QEMU, because a write failed."""
+    STARTING = "Starting"
+    """Being started, or its start was lost with the hypervisor's daemon."""
     NOT_YET_STARTED = "NotYetStarted"
     """Paused since its start: its CPUs have not run, or were paused on request."""
 
@@ -95,6 +97,10 @@ class Hypervisor(Protocol):
 
     async def start_paused(self, uid: str) -> None:
         """Start it with its CPUs stopped; no error when it is running or paused."""
+        ...
+
+    async def end_lost_start(self, uid: str) -> None:
+        """Give up a start (StateReason.STARTING) that nobody carries on any more; one that goes on is left alone."""
         ...
 
     async def resume(self, uid: str) -> None:

@@ -16,7 +16,7 @@ from hostagent.compute.executor import Executor, Memory, Superseded
 from hostagent.compute.hypervisor import DomainInfo, Hypervisor, HypervisorError, HypervisorUnavailable
 from hostagent.compute.plan import Action, Observed, Plan, is_on, plan
 from hostagent.compute.report import Finding, status_of
-from hostagent.compute.resolve import desired_of
+from hostagent.compute.resolve import FINALIZER, desired_of, fault_of
 from hostagent.errors import NodeError, Reason
 from hostagent.image.cache import ImageCache
 from hostagent.layout import Layout
@@ -82,9 +82,11 @@ class Instances:
         self._memories: dict[str, Memory] = {}
         self._vanished: set[str] = set()
 
-    def released(self, uid: str) -> bool:
+    def released(self, work: NodeInstance) -> bool:
         """Whether the guest is deleted as far as the data plane is concerned."""
-        memory = self._memories.get(uid)
+        if work.metadata.deletion_timestamp is not None and FINALIZER not in work.metadata.finalizers:
+            return True  # gone from this node; a finalizer of somebody else's keeps the object
+        memory = self._memories.get(work.metadata.name)
         return memory is not None and memory.released
 
     def work_changed(self, uid: str) -> None:
@@ -117,7 +119,14 @@ class Instances:
         memory = await self._memory(uid)
         memory.changed.clear()
         memory.done(Step.ACCEPTED)
-        await self._source.keep(work)
+        if (fault := fault_of(work)) is not None:
+            await self._report(work, memory, Finding(None, Reason.INVALID_WORK_OBJECT, fault, failed=True))
+            return None
+        try:
+            await self._source.keep(work)
+        except OSError as error:
+            # A full disk must keep nobody from deleting or stopping guests; it is found again where one is started.
+            log.error("%s: the work object cannot be kept in the ledger: %s", uid, error)
         try:
             return await self._bring(work, memory)
         except Superseded:

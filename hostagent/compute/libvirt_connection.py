@@ -44,6 +44,11 @@ class LibvirtConnection:
         self._on_domain: Callable[[str], None] = lambda uid: None
         self._on_connected: Callable[[], None] = lambda: None
 
+    @property
+    def uri(self) -> str:
+        """As libvirt.open takes it."""
+        return self._uri
+
     def subscribe(self, on_domain: Callable[[str], None], on_connected: Callable[[], None]) -> None:
         """Both are called on the event loop's thread."""
         self._on_domain = on_domain

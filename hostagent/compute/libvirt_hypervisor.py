@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from typing import Any
 
 import libvirt
 
+from hostagent.compute import lost_start
 from hostagent.compute.domain_xml import METADATA_URI
-from hostagent.compute.hypervisor import DomainInfo, DomainState, HostInfo, StateReason
+from hostagent.compute.hypervisor import (
+    DomainInfo,
+    DomainState,
+    HostInfo,
+    HypervisorError,
+    HypervisorUnavailable,
+    StateReason,
+)
 from hostagent.compute.libvirt_connection import LibvirtConnection
 
 _SHUT_OFF_REASONS = {
@@ -21,7 +30,7 @@ _SHUT_OFF_REASONS = {
 _PAUSED_REASONS = {
     libvirt.VIR_DOMAIN_PAUSED_IOERROR: StateReason.IO_ERROR,
     libvirt.VIR_DOMAIN_PAUSED_USER: StateReason.NOT_YET_STARTED,
-    libvirt.VIR_DOMAIN_PAUSED_STARTING_UP: StateReason.NOT_YET_STARTED,
+    libvirt.VIR_DOMAIN_PAUSED_STARTING_UP: StateReason.STARTING,
     libvirt.VIR_DOMAIN_PAUSED_CRASHED: StateReason.CRASHED,
 }
 _RUNNING = {
@@ -82,6 +91,16 @@ class LibvirtHypervisor:
                 domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
 
         await self._connection.call(lambda c: start(c.lookupByUUIDString(uid)))
+
+    async def end_lost_start(self, uid: str) -> None:
+        try:
+            ended = await asyncio.to_thread(lost_start.end, self._connection.uri, uid)
+        except OSError as error:
+            raise HypervisorError(
+                f"libvirt takes the guest for being started, which it is not: restart libvirtd on the node ({error})"
+            ) from error
+        if ended:
+            raise HypervisorUnavailable("libvirt is started anew")
 
     async def resume(self, uid: str) -> None:
         def resume(domain: Any) -> None:

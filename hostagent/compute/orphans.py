@@ -29,7 +29,7 @@ def end_orphans(uid: str) -> list[int]:
     """Ends every QEMU of this guest on this node, and returns their process IDs. Blocks, rarely for long.
 
     Only to be called when libvirt says that the domain is off. A process in another network namespace is another
-    node's, of several on one machine.
+    node's, of several on one machine. Raises TimeoutError when one does not end: its disk is still in use then.
     """
     ended = []
     for pid in _guests(uid):
@@ -42,7 +42,8 @@ def end_orphans(uid: str) -> list[int]:
             signal.pidfd_send_signal(descriptor, signal.SIGKILL)
             poll = select.poll()
             poll.register(descriptor, select.POLLIN)
-            poll.poll(_END_WITHIN_MS)
+            if not poll.poll(_END_WITHIN_MS):
+                raise TimeoutError(f"QEMU process {pid}, which libvirt does not know, does not end")
             ended.append(pid)
         except ProcessLookupError:
             continue

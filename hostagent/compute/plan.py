@@ -29,6 +29,7 @@ class Action(StrEnum):
     START_PAUSED = "StartPaused"
     ATTACH_TAPS = "AttachTaps"
     RESUME = "Resume"
+    END_LOST_START = "EndLostStart"
     SUSPEND = "Suspend"
     MARK_STARTED = "MarkStarted"
     MARK_STOPPED = "MarkStopped"
@@ -80,12 +81,17 @@ class Plan:
 
 _ACPI_EVERY = 10.0
 _RETRY_IO = 30.0
+_STARTING_EVERY = 1.0
 
 _LET_RUN = (Action.PROGRAM_PORTS, Action.ATTACH_TAPS, Action.RESUME, Action.MARK_STARTED)
 
 
 def plan(desired: Desired, observed: Observed, now: float, *, shutdown_grace: float) -> Plan:
     """The steps from `observed` to `desired`."""
+    if observed.domain is not None and observed.domain.reason is StateReason.STARTING:
+        # By an agent before this one, through libvirt; nothing else can be done with it until that ends.
+        reason = Reason.DELETING if desired.deleting else Reason.BUILDING
+        return Plan((Action.END_LOST_START,) if desired.held else (), look_again=_STARTING_EVERY, reason=reason)
     if desired.deleting:
         return _delete(desired, observed)
     match desired.power_state:
@@ -183,7 +189,7 @@ def _fallen(desired: Desired, observed: Observed, now: float, then: tuple[Action
             " powerState to Stopped and"
             " then to Running.",
         )
-    wait = observed.record.restart_at() - now
+    wait = observed.record.wait(now)
     if wait > 0:
         return Plan(
             look_again=wait,

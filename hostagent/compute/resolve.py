@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from crds.node import NodeInstance, NodeInstanceSpec
 from crds.vocabulary import Firmware, OSType, PowerState, VideoModel
 from hostagent.compute.domain_spec import Disk, DomainSpec, DomainType, Nic
@@ -10,9 +12,21 @@ from hostagent.layout import Layout
 from hostagent.network import names
 
 FINALIZER = "node.kumulus.dev/agent"
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _DEFAULT_MACHINE = "q35"
 _SERIAL_MAX = 20
 """virtio-blk's VIRTIO_BLK_ID_BYTES."""
+
+
+def fault_of(work: NodeInstance) -> str | None:
+    """Why a work object must not be acted upon: names of files and domains are made of what it says. None: it may."""
+    uid, name = work.spec.instance_ref.uid, work.metadata.name
+    if not _UUID.fullmatch(uid) or uid != name:
+        return f"The work object is named {name!r} and is for the UID {uid!r}: both must be the same UUID."
+    if not _SHA256.fullmatch(work.spec.root_disk.image.sha256):
+        return f"The image's checksum {work.spec.root_disk.image.sha256!r} is no SHA-256 in hexadecimal digits."
+    return None
 
 
 def desired_of(work: NodeInstance) -> Desired:

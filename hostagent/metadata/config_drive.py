@@ -38,10 +38,14 @@ def make(files: dict[str, bytes], target: Path) -> None:
             path = root / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
+        # User-data holds secrets, so nobody else may read the drive, not even while it is written.
         argv = [*_program(), "-o", str(temporary), "-allow-lowercase", "-allow-multidot", "-l", "-quiet", "-J", "-r"]
         try:
-            subprocess.run([*argv, "-V", LABEL, str(root)], check=True, capture_output=True, timeout=_TIMEOUT)
+            subprocess.run(
+                [*argv, "-V", LABEL, str(root)], check=True, capture_output=True, timeout=_TIMEOUT, umask=0o077
+            )
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            temporary.unlink(missing_ok=True)
             output = (error.stderr or b"").decode(errors="replace").strip()
             raise NodeError(
                 Reason.CONFIG_DRIVE_FAILED, f"The config drive could not be made: {output or error}"

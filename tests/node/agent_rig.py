@@ -39,8 +39,8 @@ class NoCards(DataPlane):
         assert not desired.ports
         return Report()
 
-    def metadata_networks(self) -> frozenset[str]:
-        return frozenset()
+    def metadata_networks(self) -> dict[str, int]:
+        return {}
 
     async def close(self) -> None:
         return

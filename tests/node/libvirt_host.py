@@ -88,6 +88,11 @@ class LibvirtHost:
         """libvirtd ends as by a crash; its guests do not notice."""
         self._end(signal.SIGKILL)
 
+    def ended(self) -> None:
+        """Waits until somebody else has ended libvirtd."""
+        assert self._daemon is not None
+        self._daemon.wait(20)
+
     def _end(self, number: signal.Signals) -> None:
         # bwrap, which is what was started, passes no signal on; it ends when libvirtd has.
         assert self._daemon is not None

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
+import signal
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -15,8 +18,12 @@ from agent_rig import NODE_INSTANCE, ImageServer, Object, Rig
 from libvirt_host import LibvirtHost
 
 from crds.compute import Hypervisor
+from crds.node import NetworkSlice, Step
 from crds.node import NodeInstanceState as State
-from crds.node import Step
+from hostagent.compute.executor import Superseded
+from hostagent.compute.plan import Action
+from hostagent.compute.resolve import FINALIZER
+from hostagent.layout import Layout
 from lab import guests
 from lab.api import ApiServer
 from lab.binaries import ensure
@@ -189,6 +196,150 @@ async def test_restarted_agent_and_killed_libvirtd_leave_the_guest_alone(
         await rig.patch(uid, powerState="Stopped")
         await rig.state(uid, State.STOPPED)
         assert libvirt_host.guests() == []
+
+
+@pytest.mark.parametrize("wish", ["run", "delete"])
+async def test_a_start_that_libvirt_lost_is_begun_anew(
+    rig: Rig, image: Object, libvirt_host: LibvirtHost, wish: str
+) -> None:
+    """libvirtd, killed before it noted QEMU's process, locks the guest for that start once it is back."""
+    async with rig.agent():
+        other = await rig.create(rig.manifest(image))
+        await rig.state(other, State.RUNNING)
+        (runs,) = libvirt_host.guests()
+        uid = await rig.create(rig.manifest(image, powerState="Paused"))
+        await rig.state(uid, State.PAUSED)
+        (pid,) = set(libvirt_host.guests()) - {runs}
+        libvirt_host.kill()
+        os.kill(pid, signal.SIGKILL)
+        note = libvirt_host.directory / f"run/qemu/{uid}.xml"
+        text = note.read_text()
+        status = "<domstatus state='paused' reason='starting up' pid='0'>"
+        text = re.sub(r"<domstatus [^>]*>", f"{status}<job type='none' async='start' phase='none' flags='0x1'/>", text)
+        note.write_text(text)
+        libvirt_host.start()
+        if wish == "run":
+            await rig.patch(uid, powerState="Running")
+        else:
+            await rig.client.delete(NODE_INSTANCE, uid, rig.namespace)
+        await asyncio.to_thread(libvirt_host.ended)
+        assert not note.exists()
+        libvirt_host.start()
+        if wish == "run":
+            await rig.state(uid, State.RUNNING, 30)
+        else:
+            await rig.gone(uid, 30)
+        assert runs in libvirt_host.guests()
+
+
+async def test_a_guest_that_libvirt_runs_after_all_is_no_orphan(
+    rig: Rig, image: Object, libvirt_host: LibvirtHost
+) -> None:
+    async with rig.agent() as agent:
+        uid = await rig.create(rig.manifest(image))
+        work = await rig.state(uid, State.RUNNING)
+        with pytest.raises(Superseded):
+            await agent._instances._executor.run(Action.END_ORPHANS, work, agent._instances._memories[uid])
+        assert len(libvirt_host.guests()) == 1
+
+
+async def test_an_object_that_another_finalizer_keeps_holds_nothing_on_the_node(rig: Rig, image: Object) -> None:
+    async with rig.agent() as agent:
+        manifest = rig.manifest(image)
+        manifest["metadata"]["finalizers"].append("example.org/other")
+        uid = await rig.create(manifest)
+        await rig.state(uid, State.RUNNING)
+        await rig.client.delete(NODE_INSTANCE, uid, rig.namespace)
+        left = await rig.until(uid, lambda found: FINALIZER not in found.metadata.finalizers)
+        assert not rig.layout.instance(uid).directory.exists()
+        # Its ports are not asked for again, whatever is remembered of it.
+        assert agent._instances.released(left)
+        await rig.client.merge_patch(NODE_INSTANCE, uid, rig.namespace, {"metadata": {"finalizers": None}})
+        await rig.gone(uid)
+        async with asyncio.timeout(10):
+            while list((rig.layout.ledger / "instances").iterdir()):
+                await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("uid", ["../images", "another", "/etc"])
+async def test_names_do_not_lead_out_of_the_state_directory(rig: Rig, image: Object, uid: str) -> None:
+    async with rig.agent():
+        manifest = rig.manifest(image)
+        manifest["spec"]["instanceRef"]["uid"] = uid
+        name = await rig.create(manifest)
+        found = await rig.state(name, State.ERROR)
+        assert found.status.reason == "InvalidWorkObject"
+        await rig.client.delete(NODE_INSTANCE, name, rig.namespace)
+        await rig.until(name, lambda found: found.status.state == State.DELETING)
+        assert rig.layout.images.is_dir()
+        assert rig.layout.instance_uids() == []
+
+
+def mount(*arguments: str | Path) -> None:
+    subprocess.run(["mount", *arguments], check=True)
+
+
+def unmount(path: Path) -> None:
+    subprocess.run(["umount", path], check=True)
+
+
+async def test_a_full_disk_keeps_nobody_from_stopping_and_deleting(
+    apiserver: ApiServer, image: Object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hostagent.compute.console_log.SCAN_EVERY", 0.3)
+    state, slices = tmp_path / "state", "kumulus-slices"
+    state.mkdir()
+    mount("-t", "tmpfs", "-o", "size=64m,mode=755", "tmpfs", state)
+    client = await Client.connect(apiserver.kubeconfig)
+    host = LibvirtHost(tmp_path / "libvirt")
+    try:
+        host.start()
+        rig = Rig(client, apiserver.kubeconfig, host.uri, state)
+        await client.create(NAMESPACE, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": rig.namespace}})
+        async with rig.agent():
+            uid = await rig.create(rig.manifest(image))
+            await rig.state(uid, State.RUNNING)
+            log = rig.layout.instance(uid).console_log
+            with log.open("ab") as console:
+                console.write(b"x" * (3 << 20))
+            with (state / "filling").open("wb", buffering=0) as filling, contextlib.suppress(OSError):
+                while True:
+                    filling.write(bytes(4096))
+            network = {"kind": "NetworkSlice", "metadata": {"name": f"full-{uid}-0", "namespace": slices}}
+            network["apiVersion"] = NODE_INSTANCE.api_version
+            network["spec"] = {"networkUID": uid, "type": "VXLAN", "segmentationID": 7, "mtu": 1450, "shard": 0}
+            await client.create(kind_of(NetworkSlice), network)
+            async with asyncio.timeout(10):
+                while log.stat().st_size > 1 << 20:
+                    await asyncio.sleep(0.1)
+            # The log's room is taken too.
+            with (state / "filling").open("ab", buffering=0) as filling, contextlib.suppress(OSError):
+                while True:
+                    filling.write(bytes(4096))
+            await rig.patch(uid, powerState="Stopped")
+            await rig.state(uid, State.STOPPED, 20)
+            more = await rig.create(rig.manifest(image))
+            found = await rig.until(more, lambda found: found.status.reason in ("DiskFull", "DiskFailed"))
+            assert "No space left" in (found.status.message or "")
+            for each in (uid, more):
+                await client.delete(NODE_INSTANCE, each, rig.namespace)
+                await rig.gone(each, 20)
+            (state / "filling").unlink()
+            await client.delete(kind_of(NetworkSlice), network["metadata"]["name"], slices)
+    finally:
+        await client.close()
+        host.stop()
+        unmount(state)
+
+
+async def test_a_second_agent_keeps_its_hands_off(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    argv = [sys.executable, "-m", "hostagent.main", f"--state-dir={tmp_path}", "--underlay-ip=127.0.0.1"]
+    with layout.held():
+        ended = await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True, timeout=30, cwd=ROOT)
+    assert ended.returncode == 1
+    assert "another host agent" in ended.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["agent.lock"]
 
 
 async def test_a_work_object_that_vanishes_is_no_deletion(rig: Rig, image: Object, libvirt_host: LibvirtHost) -> None:

@@ -58,7 +58,7 @@ asyncio.run(main())
 
 @pytest.fixture(scope="module")
 def layout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Layout]:
-    layout = Layout("agent")
+    layout = Layout(f"agent-{os.getpid()}")  # beside other runs on the machine
     try:
         cluster.up(layout, nodes=1)
         kubectl = [ensure(["kubectl"])["kubectl"], f"--kubeconfig={layout.kubeconfig}"]

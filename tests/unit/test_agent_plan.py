@@ -157,12 +157,33 @@ def test_a_guest_that_falls_again_and_again_waits_longer_each_time() -> None:
     now = NOW
     for _ in range(8):
         record = record.begun(now)
-        waits.append(record.restart_at() - now)
-        now = max(now + 1, record.restart_at())
+        waits.append(record.wait(now))
+        now += max(1, record.wait(now))
     assert waits == [0, 10, 20, 40, 80, 160, 300, 300]
     fallen = seen(domain(DomainState.SHUT_OFF, StateReason.CRASHED), record)
     made = plan(Desired(), fallen, record.last_start + 1, shutdown_grace=GRACE)
     assert (made.actions, made.reason, made.look_again) == ((), Reason.RESTART_BACK_OFF, 299)
+
+
+@pytest.mark.parametrize("state", list(PowerState))
+@pytest.mark.parametrize("deleting", [True, False])
+def test_a_guest_that_libvirt_is_starting_is_not_touched(state: PowerState, deleting: bool) -> None:
+    starting = seen(domain(DomainState.PAUSED, StateReason.STARTING), RunRecord(disk_made=True))
+    made = plan(Desired(power_state=state, deleting=deleting), starting, NOW, shutdown_grace=GRACE)
+    assert made.actions == (Action.END_LOST_START,)
+    assert made.look_again is not None
+    assert made.reason is (Reason.DELETING if deleting else Reason.BUILDING)
+
+
+def test_a_clock_that_was_set_back_keeps_no_guest_waiting() -> None:
+    record = RunRecord(started=True, disk_made=True, restarts=3, last_start=NOW + 100_000)
+    fallen = seen(domain(DomainState.SHUT_OFF, StateReason.CRASHED), record)
+    assert plan(Desired(), fallen, NOW, shutdown_grace=GRACE).actions == START
+
+
+def test_whoever_was_started_has_a_disk() -> None:
+    # The agent was killed between making the disk and noting it.
+    assert RunRecord().begun(NOW).disk_made
 
 
 def test_a_good_run_forgets_earlier_falls() -> None:
