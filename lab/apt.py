@@ -1,4 +1,4 @@
-"""The Debian packages that the lab runs on: what is missing is installed, what is there is left alone."""
+"""The Debian packages that the lab runs on, and what they do not bring: what is there is left alone."""
 
 import fcntl
 import os
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lab import accounts
 from lab.errors import LabError
 from lab.progress import step
 
@@ -38,8 +39,12 @@ def ensure(lists: Iterable[Path] = (PACKAGES,)) -> None:
         raise LabError("the lab runs on Debian 12: this machine has no apt-get")
     wanted = [package for path in lists for package in parse(path.read_text())]
     absent = missing(wanted, _installed())
-    if not absent:
-        return
+    if absent:
+        _install(absent)
+    accounts.ensure()
+
+
+def _install(absent: list[str]) -> None:
     if os.geteuid() != 0:
         raise LabError(f"run as root: these packages are missing: {' '.join(absent)}")
     with step(f"install {len(absent)} Debian packages"), no_daemon_starts():

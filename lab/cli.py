@@ -50,24 +50,31 @@ def split_passed_on(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return list(words), []
 
 
+def _help_formatter(prog: str) -> argparse.HelpFormatter:
+    """Each command's text on its own line, beside its name."""
+    return argparse.HelpFormatter(prog, max_help_position=17, width=100)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="kumulus-lab",
+        formatter_class=_help_formatter,
         description="A Kubernetes cluster with KVM nodes, two networks and an outside world, on this machine alone.",
         epilog="Start with `up` and `install`, or with `demo` for both and two guests; `down` ends and removes it all. "
         "Each command has a --help of its own; docs/lab.md tells more.",
     )
     parser.add_argument("--name", default=DEFAULT_NAME, help="which lab; several can run at a time (default: lab)")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, title="commands", metavar="COMMAND")
 
     def add(name: str, run: Callable[[argparse.Namespace, Layout], int], text: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=text, description=text)
+        sentence = f"{text[0].upper()}{text[1:]}."
+        command = commands.add_parser(name, help=text, description=sentence, formatter_class=_help_formatter)
         # After the command too. SUPPRESS: an absent one must not overwrite what stood before the command.
         command.add_argument("--name", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         command.set_defaults(run=run)
         return command
 
-    command = add("setup", _setup, "install the packages and build the tools that `up` needs (`up` does it too)")
+    command = add("setup", _setup, "install packages and build tools, which `up` does too: what takes minutes, once")
     command.add_argument("--all-tools", action="store_true", help="also kube-scheduler and kubelet")
     command.add_argument("--guests", action="store_true", help="also make the guest images")
     _add_bin_dir(command)
@@ -80,22 +87,22 @@ def _parser() -> argparse.ArgumentParser:
     add("status", _status, "show hosts, components and addresses; status 1 when something does not run")
     command = add("exec", _exec, "run a command in a host: exec node1 -- ip address")
     command.add_argument("host", help="control, node1.., world")
-    command.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND")
+    command.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="default: a shell")
     add("kubeconfig", _kubeconfig, "print the path of the administrator's kubeconfig")
     add("kubectl", _kubectl, "run kubectl as administrator: kubectl get instances -A")
     command = add("user", _user, "issue a client certificate and print the path of its kubeconfig")
-    command.add_argument("user")
+    command.add_argument("user", help="the name that Kubernetes sees")
     command.add_argument("--group", action="append", default=[], help="may be given several times")
-    command = add("logs", _logs, "print the log of a component, or of all components of a node")
-    command.add_argument("component")
-    command.add_argument("-f", "--follow", action="store_true")
+    command = add("logs", _logs, "print the log of a component, or of all components of a host")
+    command.add_argument("component", help="as `status` names it: etcd, operator-0, node1/hostagent; or a host: node1")
+    command.add_argument("-f", "--follow", action="store_true", help="go on printing what is added")
     for verb, run, text in (("start", _start, "start a component"), ("stop", _stop, "stop a component until `start`")):
-        add(verb, run, text).add_argument("component")
+        add(verb, run, text).add_argument("component", help="as `status` names it")
     command = add("kill", _kill, "send a component's process a signal; it is started again at once")
-    command.add_argument("component")
+    command.add_argument("component", help="as `status` names it")
     command.add_argument("-s", "--signal", default="KILL", help="a name or number (default: KILL)")
     add("install", _install, "install Kumulus: the chart, the operators and an agent on each node")
-    add("demo", _demo, "bring everything up, apply examples/quickstart and show that it works")
+    add("demo", _demo, "all of it: `up`, `install`, examples/quickstart applied, and a look at what it made")
     return parser
 
 

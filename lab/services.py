@@ -21,6 +21,9 @@ from lab.layout import Layout
 from lab.pki import write_private
 from lab.probe import wait_for
 
+# Where runsv(8)'s status file says "u" or "d": what was asked for, also in the second between two tries to start it.
+_WANTED = 17
+
 _DEFAULT_ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
@@ -117,9 +120,9 @@ def names(layout: Layout) -> list[str]:
 
 
 def state(layout: Layout, name: str) -> ServiceState:
-    status = _folder(layout, name) / "supervise/stat"
-    text = status.read_text() if status.exists() else ""
-    return ServiceState(name, pid(layout, name), wanted="want down" not in text and not text.startswith("down"))
+    status = _folder(layout, name) / "supervise/status"
+    content = status.read_bytes() if status.exists() else b""
+    return ServiceState(name, pid(layout, name), wanted=content[_WANTED : _WANTED + 1] == b"u")
 
 
 def wait_ready(layout: Layout, name: str, check: Callable[[], bool], timeout: float = 30) -> None:

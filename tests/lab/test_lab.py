@@ -176,6 +176,18 @@ def test_guest_outlives_libvirtd_and_a_killed_guest_is_seen_at_once(lab: Layout,
     assert "idle" not in run_in(lab, "node1", [*virsh, "list", "--name", "--all"])
 
 
+def test_component_that_cannot_start_is_not_called_stopped(lab: Layout) -> None:
+    services.add(lab, "node1/broken", ["false"], host="node1")
+    try:
+        wait_for(lambda: services.pid(lab, "node1/broken") is None, 5, "it runs")
+        status = run_cli(lab, "status")
+        assert status.returncode == 1
+        assert any("node1/broken" in line and "restarting" in line for line in status.stdout.splitlines())
+    finally:
+        services.remove(lab, "node1/broken")
+    assert run_cli(lab, "status").returncode == 0
+
+
 def test_services_of_ones_own(lab: Layout) -> None:
     services.add(
         lab, "node1/probe", ["sh", "-c", "echo $WORD from $(hostname); exec sleep 1000"], {"WORD": "hi"}, "node1"

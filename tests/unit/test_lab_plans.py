@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import apt, binaries, golang, pruning, world
+from lab import accounts, apt, binaries, golang, pruning, world
 from lab.cli import parse_signal, split_passed_on
 from lab.controlplane import ControlPlane
 from lab.errors import LabError
@@ -209,3 +209,13 @@ def test_ssh_config_by_name(tmp_path: Path) -> None:
     told = subprocess.run(["ssh", "-G", "-F", config, "web-1"], capture_output=True, text=True, check=True).stdout
     for line in ("hostname 192.0.2.1", "user debian", f"identityfile {tmp_path}/key", "userknownhostsfile /dev/null"):
         assert line in told.splitlines()
+
+
+def test_accounts_of_libvirt_are_made_where_they_miss_and_take_nobodys_id() -> None:
+    assert accounts.missing({"libvirt-qemu": 64055}, {"kvm": 108, "libvirt-qemu": 64055}) == []
+    made = accounts.missing({"root": 0}, {"root": 0})
+    assert [argv[0] for argv in made] == ["groupadd", "groupadd", "useradd"]
+    assert made[2][made[2].index("--uid") + 1] == "64055"
+    taken = accounts.missing({"other": 64055}, {"kvm": 108, "other": 64055})
+    assert [argv[-1] for argv in taken] == ["libvirt-qemu", "libvirt-qemu"]
+    assert all("64055" not in argv for argv in taken)
