@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.golang import cache_root, go_command, required_version
+from lab.golang import Toolchain, cache_root, required_version, toolchain
 from lab.progress import say, step
 from lab.pruning import mark_used, prune
 
@@ -87,16 +87,14 @@ def ensure(tools: Iterable[str], bin_dir: Path | None = None) -> dict[str, Path]
     if bin_dir is not None and not bin_dir.is_dir():
         raise LabError(f"{bin_dir} is no folder: --bin-dir must name one that holds ready-made tools")
     wanted = list(tools)
-    built = False
-    for module in MODULES:
-        needed = [tool for tool in wanted if tool in module.packages]
-        if any(find(tool, bin_dir) is None for tool in needed):
-            _build_missing(module, wanted, bin_dir)
-            built = True
-        if needed:
-            mark_used(module.bin_dir().parent)
-    if built:
+    if any(find(tool, bin_dir) is None for tool in wanted):
+        with toolchain() as go:
+            for module in MODULES:
+                if any(find(tool, bin_dir) is None for tool in wanted if tool in module.packages):
+                    _build_missing(module, wanted, bin_dir, go(required_version(module.path / "go.mod")))
         prune(cache_root() / "tools")
+    for tool in wanted:
+        mark_used(_module_of(tool).bin_dir().parent)
     paths = {tool: find(tool, bin_dir) for tool in wanted}
     return {tool: path for tool, path in paths.items() if path is not None}
 
@@ -108,7 +106,7 @@ def _module_of(tool: str) -> Module:
     raise LabError(f"{tool} is not one of the lab's tools: {', '.join(ALL_TOOLS)}")
 
 
-def _build_missing(module: Module, wanted: list[str], bin_dir: Path | None) -> None:
+def _build_missing(module: Module, wanted: list[str], bin_dir: Path | None, go: Toolchain) -> None:
     target = module.bin_dir()
     target.mkdir(parents=True, exist_ok=True)
     # The lock serves two runs on one machine: the second waits here and then finds the tools made.
@@ -122,27 +120,28 @@ def _build_missing(module: Module, wanted: list[str], bin_dir: Path | None) -> N
             if tool in module.packages and find(tool, bin_dir) is None:
                 say(f"  build {tool} {module.version()}: minutes on two cores, once")
                 with step(f"build {tool} {module.version()}"):
-                    _build(module, tool, target)
+                    _build(module, tool, target, go)
 
 
-def _build(module: Module, tool: str, target: Path) -> None:
-    go = go_command(required_version(module.path / "go.mod"))
+def _build(module: Module, tool: str, target: Path, go: Toolchain) -> None:
     flags = ["-s", "-w"]
     if module.folder == "kubernetes":
         # Without it `kubectl version` and API discovery see v0.0.0-master and kubectl refuses to parse it.
         flags += [f"-X k8s.io/component-base/version.gitVersion={module.version()}"]
         flags += [f"-X k8s.io/client-go/pkg/version.gitVersion={module.version()}"]
     # The compiler of a toolchain that is not on PATH is found by the go command itself; a newer one is never fetched.
-    environment = os.environ | {
+    environment = os.environ | go.environment
+    environment |= {
         "CGO_ENABLED": "0",
         "GOTOOLCHAIN": "local",
         "GOWORK": "off",
-        "GOFLAGS": "-mod=readonly -buildvcs=false",
+        # -modcacherw: so that its owner can remove what is downloaded.
+        "GOFLAGS": "-mod=readonly -buildvcs=false -modcacherw",
     }
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         output = Path(scratch) / tool
         # -v names each package when it is compiled: some 1,400 for kube-apiserver, none for what Go's cache has.
-        argv = [str(go), "build", "-v", "-trimpath", f"-ldflags={' '.join(flags)}", "-o", str(output)]
+        argv = [str(go.command), "build", "-v", "-trimpath", f"-ldflags={' '.join(flags)}", "-o", str(output)]
         process = subprocess.Popen(
             [*argv, module.packages[tool]], cwd=module.path, env=environment, stderr=subprocess.PIPE, text=True
         )

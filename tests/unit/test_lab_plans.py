@@ -219,3 +219,37 @@ def test_accounts_of_libvirt_are_made_where_they_miss_and_take_nobodys_id() -> N
     taken = accounts.missing({"other": 64055}, {"kvm": 108, "other": 64055})
     assert [argv[-1] for argv in taken] == ["libvirt-qemu", "libvirt-qemu"]
     assert all("64055" not in argv for argv in taken)
+
+
+def test_what_a_wheels_builds_leave_goes_when_all_have_succeeded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))  # no go on it
+    monkeypatch.setattr(golang, "_wheel_go", lambda: tmp_path / "go")
+
+    def build(fail: bool) -> Path:
+        with golang.toolchain() as go:
+            cache = Path(go((1, 26, 0)).environment["GOMODCACHE"])
+            cache.mkdir(parents=True, exist_ok=True)
+            if fail:
+                raise LabError("building fails")
+        return cache
+
+    with pytest.raises(LabError, match="building fails"):
+        build(fail=True)
+    left = tmp_path / "kumulus/go/builds"
+    assert left.exists()
+    with golang.toolchain():  # another run, which is still building
+        assert build(fail=False).is_relative_to(left)
+        assert left.exists()
+    assert not left.exists()
+
+
+def test_a_user_of_go_keeps_their_own_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    (tmp_path / "go").write_text("#!/bin/sh\necho go version go1.99.0 linux/amd64\n")
+    (tmp_path / "go").chmod(0o755)
+    with golang.toolchain() as go:
+        assert go((1, 26, 0)) == golang.Toolchain(tmp_path / "go", {})
