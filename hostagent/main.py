@@ -71,6 +71,11 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         help="memory that guests do not get, for example 2Gi",
     )
     options.add_argument("--reserved-vcpus", type=int, default=default("RESERVED_VCPUS", "0"))
+    options.add_argument(
+        "--reserved-disk",
+        default=default("RESERVED_DISK", "0"),
+        help="of the state directory's file system what others and base images need, for example 20Gi",
+    )
     options.add_argument("--shutdown-grace", type=float, default=default("SHUTDOWN_GRACE", "30"), help="seconds")
     options.add_argument("--console-log-max", default=default("CONSOLE_LOG_MAX", "1Mi"))
     options.add_argument(
@@ -90,7 +95,8 @@ def settings_from(words: argparse.Namespace) -> Settings:
     if not words.underlay_ip:
         raise SettingsError("no underlay address: give --underlay-ip, the address of this node that other nodes reach")
     try:
-        reserved_memory, console_log_max = parse_quantity(words.reserved_memory), parse_quantity(words.console_log_max)
+        reserved_memory, reserved_disk = parse_quantity(words.reserved_memory), parse_quantity(words.reserved_disk)
+        console_log_max = parse_quantity(words.console_log_max)
     except ValueError as error:
         raise SettingsError(str(error)) from error
     return Settings(
@@ -108,6 +114,7 @@ def settings_from(words: argparse.Namespace) -> Settings:
         client_key=words.client_key,
         reserved_memory=reserved_memory,
         reserved_vcpus=words.reserved_vcpus,
+        reserved_disk=reserved_disk,
         shutdown_grace=words.shutdown_grace,
         console_log_max=console_log_max,
         launcher=tuple(shlex.split(words.launcher)),

@@ -37,7 +37,11 @@ def own_status(
     """The agent's fields of a Hypervisor's status. `disk` in bytes, as the file system of the state directory has."""
     return {
         "capacity": {"vcpus": host.vcpus, "memory": format_quantity(host.memory), "disk": format_quantity(disk)},
-        "reserved": {"vcpus": settings.reserved_vcpus, "memory": format_quantity(settings.reserved_memory), "disk": 0},
+        "reserved": {
+            "vcpus": settings.reserved_vcpus,
+            "memory": format_quantity(settings.reserved_memory),
+            "disk": format_quantity(settings.reserved_disk),
+        },
         "instances": instances,
         "quarantined": quarantined,
         "architecture": host.architecture,
@@ -53,9 +57,10 @@ def own_status(
 
 
 def disk_size(directory: Path) -> int:
-    """Bytes of the file system that holds the state directory."""
+    """Bytes of the file system that holds the state directory, without those that it keeps for root: QEMU is not."""
     file_system = os.statvfs(directory)
-    return file_system.f_blocks * file_system.f_frsize
+    for_root = file_system.f_bfree - file_system.f_bavail
+    return (file_system.f_blocks - for_root) * file_system.f_frsize
 
 
 class Registration:
@@ -78,16 +83,21 @@ class Registration:
                 if error.status == 0 or str(error) != told:
                     log.debug("the Hypervisor cannot be read yet: %s", error)
             try:
-                await self._cluster.create(HYPERVISOR, {"metadata": {"name": self._settings.node_name}, "spec": {}})
-                log.info("registered as Hypervisor %s", self._settings.node_name)
-                return
-            except AlreadyExists:
+                await self._create()
                 return
             except ApiError as error:
                 if str(error) != told:
                     told = str(error)
                     log.warning("the Hypervisor cannot be created, trying on: %s", error)
             await asyncio.sleep(_RETRY_AFTER)
+
+    async def _create(self) -> None:
+        """Raises ApiError."""
+        try:
+            await self._cluster.create(HYPERVISOR, {"metadata": {"name": self._settings.node_name}, "spec": {}})
+            log.info("registered as Hypervisor %s", self._settings.node_name)
+        except AlreadyExists:
+            log.debug("Hypervisor %s is there already", self._settings.node_name)
 
     async def keep_lease(self) -> None:
         """Renews the Lease for ever, also before the node's namespace exists."""
@@ -124,7 +134,7 @@ class Registration:
             present = await self._cluster.client.get(HYPERVISOR, name)
         except NotFound:
             # Somebody deleted it; as long as the node is here it has one.
-            await self.ensure()
+            await self._create()
             present = await self._cluster.client.get(HYPERVISOR, name)
         status = own_status(
             self._settings,

@@ -54,6 +54,7 @@ class Settings:
     """What the agent shows to the image service; by default the kubeconfig's client certificate."""
     reserved_memory: int = 1 << 30
     reserved_vcpus: int = 0
+    reserved_disk: int = 0
     shutdown_grace: float = 30
     """How long a guest may take to shut down when asked, before it is switched off."""
     console_log_max: int = 1 << 20

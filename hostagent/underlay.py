@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
 
 _MOST = 65535
 """The longest IP packet; the loopback device says more."""
@@ -14,5 +15,8 @@ def underlay_mtu(address: str) -> int | None:
         found = list(route.get_addr(address=address))
         if not found:
             return None
-        (link,) = route.link("get", index=found[0]["index"])
+        try:
+            (link,) = route.link("get", index=found[0]["index"])
+        except NetlinkError:
+            return None  # it went meanwhile
         return min(int(link.get_attr("IFLA_MTU")), _MOST)

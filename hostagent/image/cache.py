@@ -110,8 +110,9 @@ class ImageCache:
                 await self._with_retries(session, download, image)
             await asyncio.to_thread(_publish, temporary, path)
         finally:
-            download.close()
+            # First its name: on a full disk closing fails too.
             temporary.unlink(missing_ok=True)
+            download.close()
         log.info("image %s: cached, %d bytes", image.sha256, image.size)
         return path
 
