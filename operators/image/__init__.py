@@ -34,6 +34,7 @@ def build(context: Context) -> Domain:
         ConvertLimits(settings.image_max_virtual_size, settings.image_max_size),
         slots=settings.image_imports,
         on_change=lambda key: controller.enqueue(key),
+        on_open=lambda: enqueue_all(),
         now=context.now,
     )
     uploads = Uploads(context.cluster, settings.image_service_url, settings.image_service_cert.with_name("ca.crt"))
@@ -43,6 +44,10 @@ def build(context: Context) -> Domain:
     service = ImageService(listen, store, importer, uploads, instances)
     collector = Collector(store, images, instances, context.now, settings.image_blob_grace)
     controller = Controller("image", ImageReconciler(context, images, store, importer, uploads).reconcile)
+
+    def enqueue_all() -> None:
+        for image in images:
+            controller.enqueue(Key(image.metadata.namespace or "", image.metadata.name))
 
     def image_changed(key: Key, old: Image | None, new: Image | None) -> None:
         controller.enqueue(key)

@@ -48,7 +48,10 @@ class _Entry:
 
 
 class Importer:
-    """`on_change(key)` is called when a job's state changed; progress at most per second and per five per cent."""
+    """`on_change(key)` is called when a job's state changed; progress at most per second and per five per cent.
+
+    `on_open()` is called when the store can be looked into: what an earlier process left there is known from then on.
+    """
 
     def __init__(
         self,
@@ -59,6 +62,7 @@ class Importer:
         *,
         slots: int,
         on_change: Callable[[Key], None],
+        on_open: Callable[[], None],
         now: Callable[[], datetime],
     ) -> None:
         self._store = store
@@ -67,6 +71,7 @@ class Importer:
         self._convert_limits = convert_limits
         self._slots = asyncio.Semaphore(slots)
         self._on_change = on_change
+        self._on_open = on_open
         self._now = now
         self._entries: dict[str, _Entry] = {}
         self._queue: asyncio.Queue[_Entry] = asyncio.Queue()
@@ -112,24 +117,18 @@ class Importer:
         while True:
             try:
                 async with self._store.open():
-                    if self.trouble is not None:
-                        self.trouble = None
-                        self._tell_all()
+                    self.trouble = None
+                    self._on_open()
                     await self._work()
             except OSError as error:
                 self.trouble = f"The image store cannot be opened: {error}. The administrator must see to it."
                 log.error("%s", self.trouble)
-                self._tell_all()
+                for entry in self._entries.values():
+                    self._on_change(entry.request.key)
             await asyncio.sleep(_OPEN_AGAIN)
-
-    def _tell_all(self) -> None:
-        for entry in self._entries.values():
-            self._on_change(entry.request.key)
 
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
-            for entry in self._entries.values():
-                self._on_change(entry.request.key)
             while True:
                 entry = await self._queue.get()
                 if self._entries.get(entry.request.uid) is entry:

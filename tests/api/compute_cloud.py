@@ -172,7 +172,7 @@ class Cloud:
 
     async def image(self, name: str = "tiny", **spec: Any) -> Object:
         digest = hashlib.sha256(name.encode()).hexdigest()
-        given = {"source": {"url": "http://images.test/tiny.qcow2"}, "diskFormat": "qcow2", **spec}
+        given = {"source": {"upload": {}}, "diskFormat": "qcow2", **spec}
         active = {"phase": "Active", "size": 4096, "virtualSize": "1Gi", "sha256": digest, "storedSha256": digest}
         return await self.create(IMAGE, name, given, active)
 

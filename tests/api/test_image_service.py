@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import fcntl
 import hashlib
 import logging
 import socket
@@ -211,6 +212,24 @@ async def test_an_upload_survives_a_restart_of_the_operator(rig: Rig, tmp_path: 
     image = await rig.active("mine")
     assert image.status.sha256 == sha256(content)
     await rig.keeps(f"blobs/{image.status.stored_sha256}.qcow2")
+
+
+@running()
+async def test_an_upload_is_found_also_when_the_store_opens_late(rig: Rig, tmp_path: Path) -> None:
+    """The predecessor still holds the store while the new operator looks at all Images for the first time."""
+    content = make_image(tmp_path / "image", "raw", size=8 * MIB)
+    await rig.create("mine", {"upload": {}}, "raw")
+    url = (await offered(rig, "mine"))["url"]
+    assert (await put(rig, url, content))[0] == 202
+    await rig.stop()
+    with (rig.folder / "store/lock").open("r+b") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        healthy = asyncio.create_task(rig.run())
+        await rig.create("later", {"upload": {}}, "raw")
+        await offered(rig, "later")
+        assert not healthy.done()
+    await healthy
+    await rig.active("mine")
 
 
 async def stored_image(rig: Rig, tmp_path: Path) -> tuple[Image, str, bytes]:
