@@ -16,7 +16,7 @@ from runtime.kind import kind_of
 async def write_status(
     cluster: Cluster, resource: Resource, status: Status, *, only_if_unchanged: bool = False
 ) -> bool:
-    """Writes what differs from the status that `resource` was seen with; True if anything did.
+    """Writes what differs from the status that `resource` was seen with; True if anything did. Never to a successor.
 
     With `only_if_unchanged` the write fails with Conflict if the object is another one, or changed, since it was seen.
     """
@@ -24,7 +24,7 @@ async def write_status(
     meta = resource.metadata
     seen = meta.resource_version if only_if_unchanged else None
     return await cluster.patch_status(
-        kind_of(type(resource)), meta.name, meta.namespace, old, _without_empty(status.to_dict()), seen
+        kind_of(type(resource)), meta.name, meta.namespace, old, _without_empty(status.to_dict()), seen, meta.uid
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from crds.meta import Resource
 from runtime.cache import Cache
-from runtime.client import Client, NotFound
+from runtime.client import Client, Invalid, NotFound
 from runtime.kind import Kind, kind_of
 
 Object = dict[str, Any]
@@ -126,23 +126,27 @@ class Cluster:
         old: Mapping[str, Any],
         new: Mapping[str, Any],
         resource_version: str | None = None,
+        uid: str | None = None,
     ) -> bool:
         """Writes the difference between two statuses, if any; True when there was one.
 
-        With `resource_version` the write fails with Conflict if the object changed since. An object that is gone is no
-        error.
+        With `resource_version` the write fails with Conflict if the object changed since. With `uid` nothing is written
+        to another object of the same name. An object that is gone is no error.
         """
-        patch: Object = {}
+        meta = {"resourceVersion": resource_version, "uid": uid}
+        patch: Object = {"metadata": {name: value for name, value in meta.items() if value is not None}}
         difference = merge_diff(old, new)
         if not difference:
             return False
-        if resource_version is not None:
-            patch["metadata"] = {"resourceVersion": resource_version}
         patch["status"] = difference
         try:
             await self.merge_patch(kind, name, namespace, patch, "status")
         except NotFound:
             return False
+        except Invalid as error:
+            if uid is not None and "metadata.uid" in error.message:
+                return False  # as immutable: the one that was meant is gone, too
+            raise
         return True
 
     async def add_finalizer(self, kind: Kind, meta: Mapping[str, Any], finalizer: str) -> None:

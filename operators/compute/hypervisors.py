@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from crds.compute import Hypervisor, HypervisorAllocation, HypervisorPhase, HypervisorStatus
 from operators.compute.liveness import Liveness
@@ -29,6 +29,8 @@ POLL_EVERY = 5.0
 """Seconds between two looks at all agents' Leases: one list of small objects, where a watch would wake this process
 for every renewal of every Lease in the cluster."""
 _NEW_NODE_POLL = 1.0
+_NEW_FOR = timedelta(minutes=2)
+"""A new node is looked at each second, so that it can be used as soon as its agent runs; later the list of all does."""
 
 
 def judge(alive: bool | None, described: bool) -> tuple[HypervisorPhase, Verdict]:
@@ -45,6 +47,11 @@ def judge(alive: bool | None, described: bool) -> tuple[HypervisorPhase, Verdict
         "The agent stopped renewing its Lease: look at the node, its network and the agent's log."
         " Guests on it may still run; none is started elsewhere.",
     )
+
+
+def _is_new(hypervisor: Hypervisor, now: datetime) -> bool:
+    created = hypervisor.metadata.creation_timestamp
+    return created is not None and now - created < _NEW_FOR
 
 
 def plan(hypervisor: Hypervisor, alive: bool | None, now: datetime) -> HypervisorStatus:
@@ -82,14 +89,18 @@ def controller(context: Context, liveness: Liveness) -> tuple[Controller, Task]:
             await look(key.name)
         alive = liveness.alive(key.name)
         await write_status(cluster, hypervisor, plan(hypervisor, alive, context.now()))
-        return _NEW_NODE_POLL if alive is None else None
+        return _NEW_NODE_POLL if alive is None and _is_new(hypervisor, context.now()) else None
 
     async def look(node: str) -> None:
         try:
             lease = await cluster.client.get(LEASE, AGENT_LEASE, node_namespace(node))
         except NotFound:
             lease = None
-        liveness.observe(node, lease, context.now())
+        liveness.observe(node, lease, context.now(), was_up=was_up(node))
+
+    def was_up(node: str) -> bool:
+        hypervisor = hypervisors.get(node)
+        return hypervisor is not None and hypervisor.status.phase is HypervisorPhase.UP
 
     async def poll() -> None:
         answered = context.now()
@@ -108,7 +119,7 @@ def controller(context: Context, liveness: Liveness) -> tuple[Controller, Task]:
 
     def take_in(leases: dict[str, dict[str, object]], now: datetime) -> None:
         for node in {*leases, *liveness.nodes(), *(one.metadata.name for one in hypervisors)}:
-            liveness.observe(node, leases.get(node), now)
+            liveness.observe(node, leases.get(node), now, was_up=was_up(node))
             hypervisor = hypervisors.get(node)
             if hypervisor is not None:
                 phase, _ = judge(liveness.alive(node), hypervisor.status.capacity is not None)

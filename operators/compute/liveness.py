@@ -21,15 +21,20 @@ class Liveness:
     """What was seen of the agents' Leases.
 
     A node's clock may be wrong, so a Lease is held to be renewed when its renewTime changes, at the time when this
-    process sees it. Only at the first sight its own time counts, and never as more recent than that sight.
+    process sees it. Only at the first sight its own time counts, and never as more recent than that sight. A node that
+    was known to be up is given a whole duration even then: this process may have begun because the API was away, while
+    nobody could renew.
     """
 
     def __init__(self) -> None:
         self._seen: dict[str, _Sighting] = {}
         self._alive: dict[str, bool] = {}
 
-    def observe(self, node: str, lease: Mapping[str, Any] | None, now: datetime) -> None:
-        """Takes in a node's Lease as it is at `now`, and judges by it; None: it has none."""
+    def observe(self, node: str, lease: Mapping[str, Any] | None, now: datetime, *, was_up: bool = False) -> None:
+        """Takes in a node's Lease as it is at `now`, and judges by it; None: it has none.
+
+        `was_up`: the node's Hypervisor says that it is up, so it was when somebody last looked.
+        """
         spec = (lease or {}).get("spec") or {}
         renewed = spec.get("renewTime")
         if not renewed:
@@ -39,7 +44,8 @@ class Liveness:
         before = self._seen.get(node)
         lasts = timedelta(seconds=spec.get("leaseDurationSeconds") or _DEFAULT_DURATION)
         if before is None:
-            self._seen[node] = _Sighting(renewed, min(datetime.fromisoformat(renewed), now), lasts)
+            at = now if was_up else min(datetime.fromisoformat(renewed), now)
+            self._seen[node] = _Sighting(renewed, at, lasts)
         elif before.renewed != renewed:
             self._seen[node] = _Sighting(renewed, now, lasts)
         self._alive[node] = now - self._seen[node].at <= lasts

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from crds.compute import HypervisorAllocation, Instance
 from crds.node import NodeInstance
 from operators.compute.instance.caches import Caches
-from operators.compute.names import user_data_secret
+from operators.compute.names import node_namespace, user_data_secret
 from operators.compute.scheduler.record import release
 from runtime.cache import Key
 from runtime.client import ApiError, Client, Conflict, NotFound
@@ -100,6 +100,8 @@ class Sweep:
 
     async def _free(self, record: HypervisorAllocation, one: Remnant) -> None:
         log.warning("%s: instance %s is gone, freeing its place on %s", one.uid, one.instance, record.metadata.name)
+        # Made before the work object, so it may be there without one.
+        await self._cluster.delete(SECRET, user_data_secret(one.uid), node_namespace(record.metadata.name))
         try:
             await release(self._cluster, record, one.uid)
         except Conflict:

@@ -111,6 +111,16 @@ async def test_own_writes_are_seen_at_once(client: Client, namespace: str) -> No
     assert await cluster.delete(CONFIG_MAP, "mine", namespace) is False
 
 
+async def test_a_status_is_never_written_to_a_successor(client: Client, namespace: str) -> None:
+    cluster, status = Cluster(client), {"phase": "Terminating"}
+    await cluster.create(CONFIG_MAP, config_map(namespace, "other"))
+    written = await cluster.patch_status(NAMESPACE, namespace, None, {}, status, uid="00000000-0000-0000-0000-0000")
+    assert written is False
+    found = await client.get(NAMESPACE, namespace)
+    assert found["status"]["phase"] == "Active"
+    assert await cluster.patch_status(NAMESPACE, namespace, None, {}, {"phase": "Active"}, uid=found["metadata"]["uid"])
+
+
 async def test_delete_by_uid_spares_a_successor(client: Client, namespace: str) -> None:
     cluster = Cluster(client)
     await cluster.create(CONFIG_MAP, config_map(namespace, "heir"))

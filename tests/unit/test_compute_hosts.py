@@ -43,6 +43,17 @@ def test_a_node_lives_as_long_as_its_renewals_go_on() -> None:
     assert seen.alive("n") is None
 
 
+def test_nobody_dies_of_an_operator_that_begins_after_an_outage() -> None:
+    """All Leases are old at the first sight. A node that was down stays down; one that was up may renew first."""
+    seen = Liveness()
+    for node in ("up", "down"):
+        seen.observe(node, lease(after(-600)), NOW, was_up=node == "up")
+    assert (seen.alive("up"), seen.alive("down")) == (True, False)
+    for node in ("up", "down"):
+        seen.observe(node, lease(after(-600)), after(41), was_up=node == "up")
+    assert (seen.alive("up"), seen.alive("down")) == (False, False)
+
+
 @pytest.mark.parametrize("skew", [-3600, 3600])
 def test_a_nodes_wrong_clock_matters_at_the_first_sight_at_most(skew: float) -> None:
     seen = Liveness()

@@ -24,6 +24,7 @@ from operators.compute.instance import plan as todo
 from operators.compute.instance.events import events_between
 from operators.compute.instance.ports import desired_port
 from operators.compute.instance.rollup import roll_up
+from operators.compute.instance.status import waits_for_room
 from operators.compute.instance.support import unsupported_change, unsupported_spec
 from operators.compute.instance.workobject import build, updated
 from operators.compute.instance.world import Card, World
@@ -203,6 +204,8 @@ def test_once_the_node_is_fixed_a_full_one_is_waited_for_and_no_other_taken() ->
     told = find_condition(planned.status.conditions, "Ready")
     assert told is not None
     assert told.reason == "NoValidHost"
+    assert waits_for_room(planned.status)
+    assert not waits_for_room(on_node().status)
 
 
 @given(st.sets(st.sampled_from(["node1", "node2", "node3"])), st.booleans(), st.booleans(), st.booleans())

@@ -174,8 +174,11 @@ class Caches:
         return None if first.metadata.uid == uid else first.metadata.name
 
     def _nodes_of(self, namespace: str, names: Iterable[str]) -> set[str]:
-        found = (self.instances.get(name, namespace) for name in names)
-        return {one.status.node_name for one in found if one is not None and one.status.node_name is not None}
+        """Also where they are bound for: of two that avoid each other, the second must see what the first just took."""
+        found = [one for name in names if (one := self.instances.get(name, namespace)) is not None]
+        there = {one.status.node_name for one in found if one.status.node_name is not None}
+        bound_for = (record for one in found for record in self.records.find("compute/instance", one.metadata.uid))
+        return there | {record.metadata.name for record in bound_for}
 
     def _is_up(self, node: str) -> bool:
         hypervisor = self.hypervisors.get(node)

@@ -21,6 +21,7 @@ from operators.compute.instance.wakeups import wake
 from operators.compute.instance.world import Problem, UserData, World
 from operators.compute.names import FINALIZER, INSTANCE_LABEL, node_namespace, user_data_secret
 from operators.compute.reasons import Reason
+from operators.compute.scheduler.hosts import host_of
 from operators.compute.scheduler.record import allocate, release
 from operators.domain import Context
 from operators.status import write_status
@@ -85,11 +86,7 @@ class Instances:
     async def _show(self, key: Key, instance: Instance, planned: todo.Plan, user_data: UserData) -> float | None:
         if planned.status is not None:
             await self._write(instance, planned.status)
-            waits = any(
-                one.type == told.SCHEDULED and one.reason in (Reason.NO_VALID_HOST, Reason.FLAVOR_TOO_LARGE)
-                for one in planned.status.conditions
-            )
-            if waits:
+            if told.waits_for_room(planned.status):
                 hints = instance.spec.scheduler_hints
                 self._without_host[key] = bool(hints and hints.same_host)
             else:
@@ -264,7 +261,8 @@ class Instances:
             await self._write(instance, told.with_node(world, node, found, [problem]))
 
     def _hypervisor_changed(self, key: Key, old: Hypervisor | None, new: Hypervisor | None) -> None:
-        if new is not None:
+        """What an agent tells of its guests makes no room; what the scheduler looks at may."""
+        if new is not None and (old is None or _seen_by_scheduler(old) != _seen_by_scheduler(new)):
             for waiting_key in list(self._without_host):
                 self.controller.enqueue(waiting_key)
 
@@ -274,3 +272,7 @@ class Instances:
         for waiting_key, wants_company in list(self._without_host.items()):
             if not grew or old is None or wants_company:
                 self.controller.enqueue(waiting_key)
+
+
+def _seen_by_scheduler(hypervisor: Hypervisor) -> tuple[object, ...]:
+    return host_of(hypervisor, None), hypervisor.status.phase

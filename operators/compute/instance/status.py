@@ -95,6 +95,14 @@ def deleting(world: World, message: str) -> InstanceStatus:
     )
 
 
+def waits_for_room(status: InstanceStatus) -> bool:
+    """Whether an instance goes on as soon as a node can take it: any node, or the one where its place is."""
+    return any(
+        one.type in (READY, SCHEDULED) and one.reason in (Reason.NO_VALID_HOST, Reason.FLAVOR_TOO_LARGE)
+        for one in status.conditions
+    )
+
+
 def addresses(cards: Sequence[Card]) -> list[InstanceAddress]:
     """The addresses of all cards, in their order."""
     return [

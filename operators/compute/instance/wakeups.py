@@ -87,13 +87,16 @@ def wake(caches: Caches, enqueue: Callable[[Key], None]) -> None:
         if old is None or new is None or old.status.phase is not new.status.phase:
             for work in caches.work.find("compute/namespace", node_namespace(key.name)):
                 enqueue(Key(work.spec.instance_ref.namespace, work.spec.instance_ref.name))
+            record = caches.records.get(key.name)
+            for one in record.spec.allocations if record is not None else ():
+                enqueue(Key(one.namespace, one.name))  # it may have no work object yet, and says where it is bound for
 
     caches.instances.on_change(instance_changed)
     caches.tenants.on_change(tenant_changed)
     caches.flavors.on_change(lambda key, old, new: unplaced(caches.instances.find("compute/flavor", key.name)))
     caches.images.on_change(lambda key, old, new: without_work(caches.instances.find("compute/image", key)))
     caches.key_pairs.on_change(
-        lambda key, old, new: unplaced(caches.instances.find("compute/namespace", key.namespace))
+        lambda key, old, new: without_work(caches.instances.find("compute/namespace", key.namespace))
     )
     caches.networks.on_change(network_changed)
     caches.subnets.on_change(subnet_changed)
