@@ -12,22 +12,27 @@ from lab.cluster import given_tools, require_root, require_state
 from lab.command import run
 from lab.controlplane import SERVICE_CIDR
 from lab.errors import LabError
-from lab.layout import CONTROL, CONTROL_ADDRESS, FABRIC_PREFIX, Layout, plan_hosts
+from lab.layout import CONTROL, CONTROL_ADDRESS, FABRIC_PREFIX, Layout, node_names, plan_hosts
 from lab.progress import step
 
 CHART = Path(__file__).parent.parent / "charts" / "kumulus"
 OPERATORS = ("operator-0", "operator-1")
 AGENT = "hostagent"
 IMAGE_SERVICE_PORT = 8774
+_PATIENCE = 90
+"""Seconds; an idle machine needs 3."""
 
 
 def install(layout: Layout) -> None:
-    """Install the chart, or upgrade to the one in the tree, and start what is not running. Raises LabError."""
+    """Install the chart, or upgrade to the one in the tree, start what is not running, wait for the nodes' agents.
+
+    Raises LabError.
+    """
     require_root()
     state = require_state(layout)
     if not (CHART / "Chart.yaml").exists():
         raise LabError(f"no chart in {CHART}: run kumulus-lab from a checkout of Kumulus")
-    helm = ensure(["helm"], given_tools(layout))["helm"]
+    tools = ensure(["helm", "kubectl"], given_tools(layout))
     with step("helm: install the chart"):
         words = [
             "upgrade",
@@ -38,7 +43,7 @@ def install(layout: Layout) -> None:
             "--create-namespace",
             "--wait",
         ]
-        run([helm, *words, f"--kubeconfig={layout.kubeconfig}"], timeout=300)
+        run([tools["helm"], *words, f"--kubeconfig={layout.kubeconfig}"], timeout=300)
     with step("start two operator replicas and an agent per node"):
         for name in OPERATORS:
             argv: list[str | Path] = [_program("kumulus-operator"), f"--identity={name}"]
@@ -48,6 +53,25 @@ def install(layout: Layout) -> None:
                 argv = [str(_program("kumulus-hostagent"))]
                 environment = agent_environment(layout, host.name, host.fabric)
                 services.add(layout, f"{host.name}/{AGENT}", argv, env=environment, host=host.name)
+    with step("every agent has registered its node"):
+        for node in node_names(state.nodes):
+            _wait_registered(layout, tools["kubectl"], node)
+
+
+def _wait_registered(layout: Layout, kubectl: Path, node: str) -> None:
+    """Until the node's Hypervisor is Ready: before that nothing is scheduled to it."""
+    words: list[str | Path] = [
+        kubectl,
+        f"--kubeconfig={layout.kubeconfig}",
+        "wait",
+        f"hypervisor/{node}",
+        f"--timeout={_PATIENCE}s",
+    ]
+    try:
+        for state in ("create", "condition=Ready"):
+            run([*words, f"--for={state}"], timeout=_PATIENCE + 10)
+    except LabError as error:
+        raise LabError(f"{node} is not ready; its agent's log: {layout.log(f'{node}/{AGENT}')}\n{error}") from error
 
 
 def operator_environment(layout: Layout) -> dict[str, str]:
