@@ -31,6 +31,7 @@ class SubnetView:
     cidr: IPNetwork
     pools: tuple[Range, ...]
     slaac: bool
+    gateway: IPAddress | None = None
 
 
 def view_of(subnet: Subnet) -> SubnetView | None:
@@ -41,7 +42,11 @@ def view_of(subnet: Subnet) -> SubnetView | None:
     mode = subnet.spec.ipv6.address_mode if subnet.spec.ipv6 else None
     pools = tuple(Range(int(parse(pool.start)), int(parse(pool.end))) for pool in status.allocation_pools)
     return SubnetView(
-        subnet.metadata.name, ip_network(status.cidr), pools, mode in (AddressMode.SLAAC, AddressMode.DHCPV6_STATELESS)
+        subnet.metadata.name,
+        ip_network(status.cidr),
+        pools,
+        mode in (AddressMode.SLAAC, AddressMode.DHCPV6_STATELESS),
+        parse(status.gateway_ip) if status.gateway_ip is not None else None,
     )
 
 
@@ -60,7 +65,8 @@ class Observed:
     subnets: those that are ready, oldest first. pending: names of those that are about to be, broken: of those whose
     owner must repair them first.
     holder: who has an address, by its UID, None when it is free. count: addresses taken in the network.
-    owned: addresses that the port holds allocations of. bound: whether a node carries the port.
+    owned: addresses that the port holds allocations of. bound: whether a node carries the port. foreign: whether the
+    network is another tenant's.
     """
 
     subnets: Sequence[SubnetView]
@@ -70,6 +76,7 @@ class Observed:
     count: int
     owned: Iterable[Address]
     bound: bool
+    foreign: bool = False
 
 
 @dataclass(frozen=True)
@@ -175,6 +182,12 @@ class _Chooser:
             return stalled(
                 Reason.ADDRESS_INVALID,
                 f"{ip} is no host's address in Subnet {view.name} ({view.cidr}): choose one that is.",
+            )
+        if ip == view.gateway and self._observed.foreign:
+            # On a network of one's own a guest may be the router.
+            return stalled(
+                Reason.ADDRESS_INVALID,
+                f"{ip} is the gateway of Subnet {view.name}, which is another tenant's: choose another address.",
             )
         if view.slaac and ip != self._slaac(view):
             return stalled(

@@ -31,6 +31,8 @@ from runtime.controller import Controller
 
 _TRIES = 64
 _SLOW = timedelta(seconds=10)
+_ON_ITS_WAY = timedelta(seconds=5)
+"""How long a request to make a work object may be under way."""
 
 
 class Ports:
@@ -113,6 +115,7 @@ class Ports:
                 for a in self._state.ip_allocations.find(HOLDER, port.metadata.uid)
             ],
             bound=bool(self._state.bound(port)),
+            foreign=network.metadata.namespace != port.metadata.namespace,
         )
 
     def _mac_holder(self, network: Network, mac: str) -> Holder | None:
@@ -208,6 +211,8 @@ class Ports:
         carriers = self._state.bound(port)
         if carriers:
             return await self._tell_in_use(port, carriers)
+        if self._may_be_on_its_way(port):
+            return 1.0
         # Others must have forgotten the addresses before somebody else is given them.
         if self._state.network_slices.find(PORT_OF, uid) or self._state.group_slices.find(PORT_OF, uid):
             return await self._tell_leaving(port)
@@ -217,6 +222,12 @@ class Ports:
             await give_back(self._cluster, mac)
         await self._cluster.remove_finalizer(PORT, port.metadata.to_dict(), FINALIZER)
         return None
+
+    def _may_be_on_its_way(self, port: Port) -> bool:
+        """Whether a work object may just be being made that carries the port, planned before the port was deleted: its
+        addresses must not be another's then."""
+        now = self._context.now()
+        return now - (port.metadata.deletion_timestamp or now) < _ON_ITS_WAY and self._state.is_wanted(port)
 
     async def _tell_in_use(self, port: Port, carriers: Sequence[NodeInstance]) -> float | None:
         refs = [carrier.spec.instance_ref for carrier in carriers]
@@ -238,7 +249,8 @@ class Ports:
         if now - asked > _SLOW:
             message = "Waiting until the slices in kumulus-slices no longer name the port: see the operators' log."
             conditions = summarized(port.status.conditions, waiting(Reason.DELETING, message), generation, now)
-            await write_status(self._cluster, port, port.status.model_copy(update={"conditions": conditions}))
+            told = {"observed_generation": generation, "conditions": conditions}
+            await write_status(self._cluster, port, port.status.model_copy(update=told))
         return 15.0
 
 

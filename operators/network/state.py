@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from ipaddress import ip_address
 
-from crds.compute import Hypervisor
+from crds.compute import Hypervisor, Instance
 from crds.meta import Holder
 from crds.network import (
     IPAllocation,
@@ -46,6 +46,7 @@ PHYSICAL = "network:physical"
 HOLDER = "network:holder"
 PORT_OF = "network:port"
 NODE = "network:node"
+PORT_REF = "network:port-ref"
 
 
 def key_of(resource: Network | Subnet | Port | SecurityGroup) -> Key:
@@ -87,6 +88,12 @@ def slice_group(group_slice: SecurityGroupSlice) -> Key:
     return Key(namespace, name)
 
 
+def port_refs(instance: Instance) -> list[Key]:
+    """The ports that an Instance brings along."""
+    namespace = instance.metadata.namespace or ""
+    return [Key(namespace, card.port_ref.name) for card in instance.spec.networks if card.port_ref is not None]
+
+
 def _physical(network: Network) -> Iterable[str]:
     provider = network.spec.provider
     return [provider.physical_network_ref.name] if provider and provider.physical_network_ref else []
@@ -125,6 +132,7 @@ class State:
             },
         )
         self.hypervisors = watch(Hypervisor)
+        self.instances = watch(Instance, {PORT_REF: port_refs})
         self.network_slices = watch(
             NetworkSlice,
             {NETWORK_OF: lambda s: [s.spec.network_uid], PORT_OF: lambda s: {e.port_uid for e in s.spec.entries}},
@@ -146,6 +154,16 @@ class State:
     def bound(self, port: Port) -> list[NodeInstance]:
         """The work objects that carry the port, also those that are on their way out."""
         return self.node_instances.find(PORT_OF, port.metadata.uid)
+
+    def is_wanted(self, port: Port) -> bool:
+        """Whether an instance that is not being deleted has the port in its spec, or had it made."""
+        namespace = port.metadata.namespace or ""
+        instances = [*self.instances.find(PORT_REF, key_of(port))]
+        for owner in port.metadata.owner_references:
+            found = self.instances.get(owner.name, namespace) if owner.kind == "Instance" else None
+            if found is not None and found.metadata.uid == owner.uid:
+                instances.append(found)
+        return any(one.metadata.deletion_timestamp is None for one in instances)
 
     def leaving(self, port: Port) -> bool:
         """Whether nothing needs the port any more: what others know of it can go."""

@@ -23,8 +23,10 @@ from opnet_cloud import (
     told,
 )
 
+from crds.compute import Instance
 from lab.api import ApiServer
 from runtime.client import Client, NotFound
+from runtime.kind import kind_of
 
 Object = dict[str, Any]
 
@@ -214,3 +216,33 @@ async def test_deletion_says_what_it_waits_for(cloud: Cloud) -> None:
     await asyncio.gather(*(cloud.delete(PORT, name, "waits") for name in ("a", "b", "c", "d", "late")))
     await cloud.gone(SUBNET, "internal-v4", "waits")
     await cloud.gone(NETWORK, "internal", "waits")
+
+
+async def holders(cloud: Cloud, tenant: str) -> set[str]:
+    return {allocation["spec"]["holder"]["name"] for allocation in await cloud.list(IP_ALLOCATION, tenant)}
+
+
+@pytest.mark.parametrize("arrives", [True, False], ids=["arrives", "never-arrives"])
+async def test_a_port_that_is_deleted_while_its_work_object_is_made_keeps_its_address(
+    cloud: Cloud, arrives: bool
+) -> None:
+    """The request that makes the work object may be under way when the port is deleted."""
+    tenant = f"on-its-way-{arrives}".lower()
+    await cloud.tenant(tenant)
+    await cloud.network(tenant)
+    await cloud.node(f"{tenant}-1", "192.0.2.7")
+    wish = [{"name": "eth0", "portRef": {"name": "a"}}]
+    spec = {"flavorRef": {"name": "f"}, "imageRef": {"name": "i"}, "networks": wish}
+    await cloud.create(kind_of(Instance), "web-1", tenant, spec=spec)
+    await cloud.port(tenant, "a")
+    port = await cloud.ready(PORT, "a", tenant)
+    await cloud.delete(PORT, "a", tenant)
+    await asyncio.sleep(1)
+    assert await holders(cloud, tenant) == {"a", "internal-v4"}
+    if arrives:
+        work = await cloud.bind(f"{tenant}-1", port)
+        found = await cloud.until(PORT, "a", tenant, lambda p: told(p, "InUse")["status"] == "True")
+        assert addresses(found) == addresses(port)
+        await cloud.unbind(f"{tenant}-1", work)
+    await cloud.gone(PORT, "a", tenant)
+    assert await holders(cloud, tenant) == {"internal-v4"}

@@ -36,6 +36,12 @@ CASES: list[Case] = [
         "spec.allowedAddressPairs on a network of another namespace",
     ),
     (
+        Port,
+        {"networkRef": {"name": "n", "namespace": "infra"}},
+        {"macAddress": "fa:16:3e:00:00:50"},
+        "spec.macAddress on a network of another namespace",
+    ),
+    (
         Image,
         {"source": {"url": "https://images.example.org/x"}, "diskFormat": "qcow2"},
         {"access": {"scope": "Public"}},
@@ -54,7 +60,10 @@ CASES: list[Case] = [
 HARMLESS: list[tuple[type[Resource], dict[str, Any]]] = [
     (Network, {"external": False, "portSecurity": True, "access": {"scope": "Shared", "tenants": ["globex"]}}),
     (Network, {"access": {"scope": "Community"}}),
-    (Port, {**PORT, "portSecurity": True, "allowedAddressPairs": [{"ip": "10.0.1.99"}]}),
+    (
+        Port,
+        {**PORT, "macAddress": "fa:16:3e:00:00:50", "portSecurity": True, "allowedAddressPairs": [{"ip": "10.0.1.99"}]},
+    ),
     (Port, {"networkRef": {"name": "n", "namespace": TENANT}, "allowedAddressPairs": [{"ip": "10.0.1.99"}]}),
     (Port, {"networkRef": {"name": "n", "namespace": "infra"}, "allowedAddressPairs": []}),
     (Instance, INSTANCE),

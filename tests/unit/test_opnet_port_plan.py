@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -74,6 +75,19 @@ def plan(subject: Port, seen: Observed) -> AddressPlan:
 
 def ips(addresses: Sequence[Address]) -> list[str]:
     return [str(address.ip) for address in addresses]
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+def test_a_gateway_is_nobodys_on_a_network_of_another_tenant(foreign: bool) -> None:
+    subnet = replace(V4, gateway=parse("10.0.1.1"))
+    found = plan(port({"ip": "10.0.1.1"}), replace(observed(subnet), foreign=foreign))
+    if not foreign:
+        assert ips(found.addresses) == ["10.0.1.1"], "a guest of one's own may be the router"
+        return
+    assert found.problem is not None
+    assert (found.problem.state, found.problem.reason) == (State.STALLED, Reason.ADDRESS_INVALID)
+    assert "10.0.1.1 is the gateway of Subnet v4" in found.problem.message
+    assert found.claim == ()
 
 
 def test_one_address_of_each_family() -> None:
