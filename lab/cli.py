@@ -20,6 +20,7 @@ from lab.api_only import (
 )
 from lab.errors import LabError
 from lab.hosts import enter
+from lab.kubeconfig import client_environment
 from lab.layout import DEFAULT_NAME, Layout
 from lab.status import status_lines
 
@@ -181,7 +182,8 @@ def _kubeconfig(arguments: argparse.Namespace, layout: Layout) -> int:
 
 
 def _kubectl(arguments: argparse.Namespace, layout: Layout) -> int:
-    os.environ["KUBECONFIG"] = str(_kubeconfig_path(layout))
+    kubeconfig = _kubeconfig_path(layout)
+    os.environ |= client_environment(kubeconfig.parent) | {"KUBECONFIG": str(kubeconfig)}
     given = api_only_tools(layout.name) if api_only_is_up(layout.name) else cluster.given_tools(layout)
     kubectl = binaries.ensure(["kubectl"], given)["kubectl"]
     os.execv(kubectl, [str(kubectl), *arguments.passed_on])  # noqa: S606  # as for exec

@@ -15,6 +15,7 @@ from lab.command import run
 from lab.errors import LabError
 from lab.guests import build, image_path
 from lab.install import install
+from lab.kubeconfig import client_environment
 from lab.layout import DEFAULT_NAME, WORLD, Layout
 from lab.progress import say, step
 
@@ -68,8 +69,8 @@ def _bring_up(layout: Layout) -> Path:
         world.serve(layout, [image])
         key = world.key_pair(layout.data / "demo" / "id_ed25519")
     with step("kubectl apply -f examples/quickstart/"):
-        for manifest in sorted(QUICKSTART.glob("*.yaml")):
-            _kubectl(layout, "apply", "-f", "-", stdin=with_key(manifest.read_text(), key.with_suffix(".pub")))
+        manifests = [path.read_text() for path in sorted(QUICKSTART.glob("*.yaml"))]
+        _kubectl(layout, "apply", "-f", "-", stdin=with_key("\n---\n".join(manifests), key.with_suffix(".pub")))
     _follow(layout)
     return key
 
@@ -172,7 +173,8 @@ def _get(layout: Layout, name: str) -> Object:
 
 def _kubectl(layout: Layout, *argv: str, stdin: str | None = None) -> str:
     kubectl = binaries.ensure(["kubectl"], cluster.given_tools(layout))["kubectl"]
-    return run([kubectl, f"--kubeconfig={layout.kubeconfig}", "--request-timeout=30s", *argv], stdin=stdin)
+    words: list[str | Path] = [kubectl, f"--kubeconfig={layout.kubeconfig}", "--request-timeout=30s", *argv]
+    return run(words, stdin=stdin, env=client_environment(layout.run))
 
 
 def _until(holds: Callable[[], bool], seconds: float, told: Callable[[], str]) -> None:

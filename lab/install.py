@@ -12,6 +12,7 @@ from lab.cluster import given_tools, require_root, require_state
 from lab.command import run
 from lab.controlplane import SERVICE_CIDR
 from lab.errors import LabError
+from lab.kubeconfig import client_environment
 from lab.layout import CONTROL, CONTROL_ADDRESS, FABRIC_PREFIX, Layout, node_names, plan_hosts
 from lab.progress import step
 
@@ -43,7 +44,8 @@ def install(layout: Layout) -> None:
             "--create-namespace",
             "--wait",
         ]
-        run([tools["helm"], *words, f"--kubeconfig={layout.kubeconfig}"], timeout=300)
+        environment = client_environment(layout.run)
+        run([tools["helm"], *words, f"--kubeconfig={layout.kubeconfig}"], timeout=300, env=environment)
     with step("start two operator replicas and an agent per node"):
         for name in OPERATORS:
             argv: list[str | Path] = [_program("kumulus-operator"), f"--identity={name}"]
@@ -69,7 +71,7 @@ def _wait_registered(layout: Layout, kubectl: Path, node: str) -> None:
     ]
     try:
         for state in ("create", "condition=Ready"):
-            run([*words, f"--for={state}"], timeout=_PATIENCE + 10)
+            run([*words, f"--for={state}"], timeout=_PATIENCE + 10, env=client_environment(layout.run))
     except LabError as error:
         raise LabError(f"{node} is not ready; its agent's log: {layout.log(f'{node}/{AGENT}')}\n{error}") from error
 

@@ -39,5 +39,10 @@ def says(path: Path, *, server: str, user: str, groups: Sequence[str]) -> bool:
     return present == (server, user, frozenset(groups))
 
 
+def client_environment(folder: Path) -> dict[str, str]:
+    """What kubectl and helm are told, so that they keep nothing in the user's home of a cluster that will be gone."""
+    return {"KUBECACHEDIR": str(folder / "kube-cache")}
+
+
 def _data(path: Path) -> str:
     return base64.b64encode(path.read_bytes()).decode()

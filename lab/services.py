@@ -51,7 +51,11 @@ def add(
     folder = layout.services / name
     log = layout.log(name)
     log.parent.mkdir(parents=True, exist_ok=True)
-    changed = _write_environment(folder / "env", _DEFAULT_ENVIRONMENT | dict(env or {}))
+    # A killed process leaves its temporary files, keys among them: they go with the lab.
+    temporary = layout.data / "tmp"
+    temporary.mkdir(mode=0o700, parents=True, exist_ok=True)
+    environment = _DEFAULT_ENVIRONMENT | {"TMPDIR": str(temporary)} | dict(env or {})
+    changed = _write_environment(folder / "env", environment)
     prefix = enter(layout, host) if host else []
     command = ["env", "-i", "chpst", "-e", str(folder / "env"), *prefix, *(str(word) for word in argv)]
     script = f"#!/bin/sh\nexec >>{shlex.quote(str(log))} 2>&1\nexec {shlex.join(command)}\n"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import binaries, cluster, libvirtd, services
+from lab import binaries, cluster, golang, libvirtd, services
 from lab.controlplane import ControlPlane
 from lab.errors import LabError
 from lab.hosts import enter, run_in
@@ -291,8 +291,12 @@ def test_interrupted_down_is_completed_by_the_next(lab: Layout, gone: str) -> No
     assert leftovers(layout, before) == []
 
 
-def test_down_leaves_nothing() -> None:
+def test_down_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layout = Layout(f"test-{os.getpid()}d")
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(golang.cache_root().parent))  # the tools stay where they are
+    monkeypatch.setenv("HOME", str(home))
     links = interfaces()
     try:
         assert run_cli(layout, "up", "--nodes=1").returncode == 0
@@ -304,6 +308,14 @@ def test_down_leaves_nothing() -> None:
         daemon = [*enter(layout, "node1"), "setsid", "--fork", "ip", "netns", "exec", "kumulus", "sleep", "infinity"]
         subprocess.run(daemon, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
         asleep = subprocess.Popen([*enter(layout, "world"), "sleep", "infinity"])
+        # The client of operators and agents writes its key to a temporary file, which stays when it is killed.
+        words = ["sh", "-c", "mktemp; exec sleep infinity"]
+        services.add(layout, "node1/agent", words, host="node1")
+        wait_for(lambda: layout.log("node1/agent").read_text().endswith("\n"), 5, "no temporary file")
+        temporary = Path(layout.log("node1/agent").read_text().strip())
+        assert temporary.exists()
+        assert temporary.parent.stat().st_mode & 0o077 == 0
+        assert "kube-system" in run_cli(layout, "kubectl", "get", "namespaces").stdout
         before = footprint(layout)
     finally:
         result = run_cli(layout, "down")
@@ -311,6 +323,8 @@ def test_down_leaves_nothing() -> None:
     assert asleep.wait(timeout=5) == -signal.SIGKILL
     assert len(before.processes) >= 10
     assert leftovers(layout, before) == []
+    assert not temporary.exists()
+    assert not (home / ".kube").exists()
     assert interfaces() == links
     assert run_cli(layout, "status").stderr == (
         f"kumulus-lab: lab {layout.name!r} is not up: run `kumulus-lab --name {layout.name} up`\n"
