@@ -1,13 +1,14 @@
 """Kubernetes quantities as whole numbers of their base unit: bytes of a size, bits per second of a bandwidth.
 
-Source: k8s.io/apimachinery/pkg/api/resource/quantity.go. Our sizes have no use for fractions of the base unit
-(`100m`), nor for negative numbers, so these are refused.
+Source: k8s.io/apimachinery/pkg/api/resource/quantity.go. Our sizes have no use for fractions of the base unit: `100m`
+is refused, and what comes to a fraction otherwise (`0.5`, `1.0001Ki`) is rounded up. Negative numbers are refused.
 """
 
 from __future__ import annotations
 
 import re
 from decimal import Decimal
+from math import ceil
 from typing import Annotated, Any
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -37,11 +38,9 @@ def parse_quantity(value: int | str) -> int:
             number = Decimal(digits) * (_BINARY.get(suffix) or _DECIMAL[suffix])
         else:
             number = Decimal(digits) * 10 ** int(suffix[1:])
-    if number != int(number):
-        raise ValueError(f"{value!r} is not a whole number of its unit")
     if not 0 <= number <= MAXIMUM:
         raise ValueError(f"{value!r} is out of range: a quantity is between 0 and 2^63-1")
-    return int(number)
+    return ceil(number)
 
 
 def format_quantity(number: int) -> str:
@@ -63,6 +62,11 @@ _CEL_VALID = (
 _RULE = Rule(
     _CEL_VALID,
     "'{string(self)}' is not a quantity: it must be a number with an optional suffix, for example 512Mi, 10Gi or 100M",
+)
+# What is stored must be readable by `parse_quantity`. The apiserver takes what is larger than 2^63-1 to be just that.
+_LARGE_RULE = Rule(
+    f"!({_CEL_VALID}) || quantity(string(self)).isLessThan(quantity('9223372036854775807'))",
+    "'{string(self)}' is too large: it must be less than 8Ei",
 )
 
 
@@ -89,7 +93,7 @@ class Quantity(int):
         return {
             "x-kubernetes-int-or-string": True,
             "maxLength": 32,
-            RULES_KEY: [_RULE.to_dict()],
+            RULES_KEY: [_RULE.to_dict(), _LARGE_RULE.to_dict()],
             FORM_KEY: "A quantity, for example 512Mi or 10Gi.",
         }
 

@@ -70,6 +70,10 @@ REFUSED: list[tuple[str, Changes, str]] = [
     ("Image", {"spec.access": {"scope": "Public", "tenants": ["x"]}}, "change scope Public to Shared"),
     ("Image", {"spec.minDisk": "2GiB"}, "'2GiB' is not a quantity: it must be a number with an optional suffix"),
     ("Image", {"spec.minDisk": -1}, "'-1' is not a quantity"),
+    *(
+        ("Image", {"spec.minDisk": size}, f"'{size}' is too large: it must be less than 8Ei")
+        for size in ("9999999Ei", "9223372036854775808", "8Ei", "9999999999999999999e9", "9999999999999999999.9E")
+    ),
     ("ImageStore", {"spec": {}}, "exactly one of directory, s3 and http must be set"),
     # flavors and hypervisors
     ("Flavor", {"spec.vcpus": 0}, "spec.vcpus: Invalid value: 0: spec.vcpus in body should be greater than or equal"),
@@ -285,6 +289,8 @@ ACCEPTED: list[tuple[str, Changes, str]] = [
     ("KeyPair", {"spec.publicKey": "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTY="}, "no comment"),
     ("KeyPair", {"spec.publicKey": "sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2g= me"}, "a FIDO key"),
     ("Flavor", {"spec.memory": "1.5Gi", "spec.rootDisk": 0}, "fractions and zero"),
+    ("Image", {"spec.minDisk": "9223372036854775806"}, "the largest number"),
+    ("Image", {"spec.minDisk": "0.5k", "spec.minMemory": "7Ei"}, "a part of a thousand, and the largest of units"),
     ("Flavor", {"spec.memory": 536870912, "spec.rootDisk": "1e10"}, "plain numbers and exponents"),
     ("Hypervisor", {"spec.cpuAllocationRatio": "1.5"}, "a quoted fraction"),
     ("Subnet", subnet(cidr="fd00::/48", ipv6={"addressMode": "DHCPv6Stateful"}), "stateful below any prefix"),
