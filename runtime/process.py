@@ -77,9 +77,7 @@ class Process:
     async def run(self) -> None:
         """Runs until SIGTERM or SIGINT, or until a part fails, which ends the process: it is started anew clean."""
         stop = self._stop
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+        self._heed_signals()
         work = asyncio.create_task(self._run())
         waiter = asyncio.create_task(stop.wait())
         try:
@@ -93,6 +91,10 @@ class Process:
         for result in results:
             if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
                 raise result
+
+    def _heed_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -175,15 +177,26 @@ class Process:
         kopf.on.login(registry=registry)(login)
         for cache in caches:
             self._doorbell(registry, cache)
-        await kopf.operator(
-            registry=registry,
-            settings=_settings(self.retries),
-            clusterwide=namespace is None,
-            namespaces=[] if namespace is None else [namespace],
-            liveness_endpoint=liveness,
-        )
-        # kopf has put its own signal handlers in the place of ours, and returns when it is signalled.
+        started = asyncio.Event()
+        heeding = asyncio.create_task(self._heed_signals_after(started))
+        try:
+            await kopf.operator(
+                registry=registry,
+                settings=_settings(self.retries),
+                clusterwide=namespace is None,
+                namespaces=[] if namespace is None else [namespace],
+                liveness_endpoint=liveness,
+                ready_flag=started,
+            )
+        finally:
+            heeding.cancel()
+        # It returns when it was signalled before it was ready.
         self._stop.set()
+
+    async def _heed_signals_after(self, started: asyncio.Event) -> None:
+        """kopf puts its own signal handlers in the place of ours; told by them, it waits 5 s for tasks of ours."""
+        await started.wait()
+        self._heed_signals()
 
     def _doorbell(self, registry: kopf.OperatorRegistry, cache: Cache[Any]) -> None:
         kind, clock = cache.kind, asyncio.get_running_loop().time
