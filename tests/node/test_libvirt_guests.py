@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -139,18 +140,38 @@ async def test_a_guest_that_goes_off_is_told_at_once(watched: Watched, host: Lib
 
 
 async def test_a_qemu_that_libvirt_lost_is_ended(tmp_path: Path) -> None:
-    argv = ("qemu-system-x86_64", "-display", "none", "-S", "-nodefaults", "-uuid", UID)
+    uid = str(uuid.uuid4())  # its own: it is ended wherever on the machine it runs
+    argv = ("qemu-system-x86_64", "-display", "none", "-S", "-nodefaults", "-uuid", uid)
     process = await asyncio.create_subprocess_exec(*argv)
     try:
         async with asyncio.timeout(10):
-            while UID.encode() not in Path(f"/proc/{process.pid}/cmdline").read_bytes():
+            while uid.encode() not in Path(f"/proc/{process.pid}/cmdline").read_bytes():
                 await asyncio.sleep(0.05)
         assert await asyncio.to_thread(end_orphans, "another") == []
-        assert await asyncio.to_thread(end_orphans, UID) == [process.pid]
+        assert await asyncio.to_thread(end_orphans, uid) == [process.pid]
         assert await process.wait() == -9
     finally:
         if process.returncode is None:
             process.kill()
+
+
+async def test_a_qemu_that_does_not_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    uid = str(uuid.uuid4())
+    argv = ("qemu-system-x86_64", "-display", "none", "-S", "-nodefaults", "-uuid", uid)
+    process = await asyncio.create_subprocess_exec(*argv)
+    try:
+        async with asyncio.timeout(10):
+            while uid.encode() not in Path(f"/proc/{process.pid}/cmdline").read_bytes():
+                await asyncio.sleep(0.05)
+        monkeypatch.setattr("hostagent.compute.orphans._END_WITHIN_MS", 1)
+        # As good as none: what waits for a disk does not end either.
+        monkeypatch.setattr("hostagent.compute.orphans.signal.SIGKILL", 0)
+        with pytest.raises(TimeoutError, match=str(process.pid)):
+            await asyncio.to_thread(end_orphans, uid)
+    finally:
+        monkeypatch.undo()
+        process.kill()
+        await process.wait()
 
 
 async def test_without_a_daemon_nothing_is_concluded(tmp_path: Path) -> None:
