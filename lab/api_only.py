@@ -50,15 +50,15 @@ def api_only_up(layout: Layout, with_controller_manager: bool, bin_dir: Path | N
     """Start it unless it runs, and return the administrator's kubeconfig. Raises LabError."""
     name = layout.name
     folder = api_folder(name)
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.parent.stat().st_uid != os.geteuid():
+        raise LabError(f"{folder.parent} belongs to another user")
     if folder.exists():
         if api_only_is_ready(name):
             if with_controller_manager and "kube-controller-manager" not in running(folder).values():
                 raise LabError(f"it is up without kube-controller-manager: run `{layout.command('down')}` first")
             return api_only_kubeconfig(name)
-        api_only_down(name)
-    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.parent.stat().st_uid != os.geteuid():
-        raise LabError(f"{folder.parent} belongs to another user")
+        ApiServer(folder, detached=True).stop()
     folder.mkdir(mode=0o700)
     if bin_dir is not None:
         _tools_record(folder).write_text(str(bin_dir.absolute()))

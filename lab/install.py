@@ -3,6 +3,7 @@
 Operators and agents run as services of the lab's hosts, under the identities and rights that the chart gives them.
 """
 
+import hashlib
 import sys
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from lab.kubeconfig import client_environment
 from lab.layout import CONTROL, CONTROL_ADDRESS, FABRIC_PREFIX, Layout, node_names, plan_hosts
 from lab.progress import step
 
-CHART = Path(__file__).parent.parent / "charts" / "kumulus"
+ROOT = Path(__file__).parent.parent
+CHART = ROOT / "charts" / "kumulus"
 OPERATORS = ("operator-0", "operator-1")
 AGENT = "hostagent"
 IMAGE_SERVICE_PORT = 8774
@@ -49,11 +51,12 @@ def install(layout: Layout) -> None:
     with step("start two operator replicas and an agent per node"):
         for name in OPERATORS:
             argv: list[str | Path] = [_program("kumulus-operator"), f"--identity={name}"]
-            services.add(layout, name, argv, env=operator_environment(layout), host=CONTROL)
+            environment = operator_environment(layout) | _version("operators")
+            services.add(layout, name, argv, env=environment, host=CONTROL)
         for host in plan_hosts(state.nodes):
             if host.is_node and host.fabric is not None:
                 argv = [str(_program("kumulus-hostagent"))]
-                environment = agent_environment(layout, host.name, host.fabric)
+                environment = agent_environment(layout, host.name, host.fabric) | _version("hostagent")
                 services.add(layout, f"{host.name}/{AGENT}", argv, env=environment, host=host.name)
     with step("every agent has registered its node"):
         for node in node_names(state.nodes):
@@ -102,6 +105,16 @@ def agent_environment(layout: Layout, node: str, underlay: str) -> dict[str, str
         "KUMULUS_VIRT_TYPE": "qemu",
         "KUMULUS_IMAGE_CA": str(layout.run / "ca.crt"),
     }
+
+
+def _version(package: str) -> dict[str, str]:
+    """What differs when the code of an operator or agent does: a service is restarted when its environment changes."""
+    digest = hashlib.sha256()
+    for folder in (package, "runtime", "crds"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            digest.update(f"{path.relative_to(ROOT)}\0{path.stat().st_size}\0".encode())
+            digest.update(path.read_bytes())
+    return {"KUMULUS_SOURCE": digest.hexdigest()[:16]}
 
 
 def _program(name: str) -> Path:
