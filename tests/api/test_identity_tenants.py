@@ -143,6 +143,8 @@ async def test_an_agent_reaches_its_own_objects_alone(apiserver: ApiServer, clou
             agent.merge_patch(HYPERVISOR, "other", None, {"status": {"instances": 1}}, "status"),
             agent.merge_patch(WORK, foreign, "kumulus-node-other", {"status": {"state": "Running"}}, "status"),
             agent.delete(WORK, work, "kumulus-node-own"),
+            agent.merge_patch(WORK, work, "kumulus-node-own", {"spec": {"vcpus": 64}}),
+            agent.merge_patch(HYPERVISOR, "own", None, {"spec": {"cpuAllocationRatio": 64}}),
             agent.get(PORT, "a", "agents"),
         ):
             with pytest.raises(Forbidden):
