@@ -180,6 +180,15 @@ class Hypervisor(Resource):
         ),
     )
 
+    RULES: ClassVar = (
+        # `kumulus-node-` has 13 of a namespace's 63 characters.
+        Rule(
+            "self.metadata.name.size() <= 50 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
+            "the name '{self.metadata.name}' must be a DNS label of at most 50 characters, because the namespace"
+            " kumulus-node-{self.metadata.name} is made for it: give the agent a shorter node name without dots",
+        ),
+    )
+
     spec: HypervisorSpec = Field(default=HypervisorSpec(), description="What is asked of the hypervisor.")
     status: HypervisorStatus = Field(default_factory=HypervisorStatus, description="What the hypervisor has.")
 

@@ -81,6 +81,12 @@ REFUSED: list[tuple[str, Changes, str]] = [
     ("Flavor", {"spec.memory": "0Mi"}, "'0Mi' is too small: it must be more than 0"),
     ("Flavor", {"spec.memory": None}, "spec.memory: Required value"),
     ("Flavor", {"spec.rootDisk": "-1Gi"}, "'-1Gi' is not a quantity"),
+    (
+        "Hypervisor",
+        {"metadata.name": "node1.example.com"},
+        "the name 'node1.example.com' must be a DNS label of at most 50",
+    ),
+    ("Hypervisor", {"metadata.name": "n" * 51}, f"because the namespace kumulus-node-{'n' * 51} is made for it"),
     ("Hypervisor", {"spec.cpuAllocationRatio": 0}, "'0' is not a ratio: it must be a number more than 0"),
     ("Hypervisor", {"spec.cpuAllocationRatio": "0.0"}, "'0.0' is not a ratio"),
     ("Hypervisor", {"spec.maintenance": "Off"}, '"None", "Cordon", "Drain"'),
@@ -281,6 +287,7 @@ REFUSED: list[tuple[str, Changes, str]] = [
 ]
 
 ACCEPTED: list[tuple[str, Changes, str]] = [
+    ("Hypervisor", {"metadata.name": "n" * 50}, "the longest name of a node"),
     *(
         ("Subnet", subnet(cidr=cidr), f"{cidr} is for guests")
         for cidr in ("1.0.0.0/8", "126.255.0.0/16", "169.253.0.0/16", "169.255.0.0/16", "223.255.255.0/24", "fec0::/64")
