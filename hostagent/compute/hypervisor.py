@@ -53,7 +53,6 @@ class HostInfo:
     memory: int
     architecture: str
     cpu_model: str
-    cpu_vendor: str
     hypervisor_version: str
     libvirt_version: str
 

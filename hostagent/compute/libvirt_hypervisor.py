@@ -185,7 +185,6 @@ def _host(connection: Any) -> HostInfo:
         memory=int(connection.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS)["total"]) << 10,
         architecture=capabilities.findtext("host/cpu/arch") or str(info[0]),
         cpu_model=capabilities.findtext("host/cpu/model") or "",
-        cpu_vendor=capabilities.findtext("host/cpu/vendor") or "",
         hypervisor_version=_dotted(version),
         libvirt_version=_dotted(connection.getLibVersion()),
     )

@@ -39,14 +39,6 @@ class ImageSource:
     url: str
 
 
-@dataclass(frozen=True)
-class Usage:
-    """What the cache takes up, in bytes."""
-
-    images: int
-    size: int
-
-
 class ImageCache:
     """`ensure` brings an image to the node. `tls` None uses the system's CAs and no client certificate."""
 
@@ -65,11 +57,6 @@ class ImageCache:
     def progress(self, sha256: str) -> int | None:
         """Per cent of a download that is under way."""
         return self._progress.get(sha256)
-
-    def usage(self) -> Usage:
-        """How much is cached."""
-        sizes = [path.stat().st_size for path in self._layout.images.glob("*.qcow2")]
-        return Usage(len(sizes), sum(sizes))
 
     async def ensure(self, image: ImageSource) -> Path:
         """The path of the image, fetched first if need be. Raises NodeError with an image's or disk's reason."""

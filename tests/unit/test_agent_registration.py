@@ -13,7 +13,7 @@ from hostagent.registration import HYPERVISOR, disk_size, own_status
 from hostagent.settings import Settings, VirtType
 from runtime.kind import kind_of
 
-HOST = HostInfo(8, 32 << 30, "x86_64", "Skylake-Server", "Intel", "7.2.0", "9.0.0")
+HOST = HostInfo(8, 32 << 30, "x86_64", "Skylake-Server", "7.2.0", "9.0.0")
 
 
 def test_names_are_the_api_s() -> None:
