@@ -86,8 +86,7 @@ class ApiServer:
         return self.directory / "logs" / f"{program}.log"
 
     def start(self) -> "ApiServer":
-        tools = [*API_TOOLS, *(["kube-controller-manager"] if self._with_controller_manager else [])]
-        paths = ensure(tools, self._bin_dir)
+        paths = ensure(tools_of(self._with_controller_manager), self._bin_dir)
         self.log("").parent.mkdir(parents=True, exist_ok=True)
         try:
             for attempt in range(1, _ATTEMPTS + 1):
@@ -189,6 +188,10 @@ class ApiServer:
     def _last_words(self) -> str:
         logs = [self.log(program) for program in ("etcd", "kube-apiserver")]
         return "\n".join(line for log in logs if log.exists() for line in log.read_text().splitlines()[-8:])
+
+
+def tools_of(with_controller_manager: bool) -> list[str]:
+    return [*API_TOOLS, *(["kube-controller-manager"] if with_controller_manager else [])]
 
 
 def running(directory: Path) -> dict[int, str]:

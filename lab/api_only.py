@@ -6,9 +6,11 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from lab.api import ApiServer, running
+from lab import binaries
+from lab.api import ApiServer, running, tools_of
 from lab.errors import LabError
 from lab.layout import Layout
+from lab.locking import locked
 from lab.probe import is_ready
 from lab.progress import step
 
@@ -48,11 +50,18 @@ def api_only_tools(name: str) -> Path | None:
 
 def api_only_up(layout: Layout, with_controller_manager: bool, bin_dir: Path | None) -> Path:
     """Start it unless it runs, and return the administrator's kubeconfig. Raises LabError."""
-    name = layout.name
-    folder = api_folder(name)
+    folder = api_folder(layout.name)
+    if not folder.exists():
+        binaries.ensure(tools_of(with_controller_manager), bin_dir)  # minutes: before anybody waits for the lock
     folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.parent.stat().st_uid != os.geteuid():
         raise LabError(f"{folder.parent} belongs to another user")
+    with locked(folder.parent, "an API server", mode=0o700):
+        return _start(layout, folder, with_controller_manager, bin_dir)
+
+
+def _start(layout: Layout, folder: Path, with_controller_manager: bool, bin_dir: Path | None) -> Path:
+    name = layout.name
     if folder.exists():
         if api_only_is_ready(name):
             if with_controller_manager and "kube-controller-manager" not in running(folder).values():
@@ -70,9 +79,10 @@ def api_only_up(layout: Layout, with_controller_manager: bool, bin_dir: Path | N
 
 def api_only_down(name: str) -> None:
     folder = api_folder(name)
-    ApiServer(folder, detached=True).stop()
-    if not any(folder.parent.iterdir()):
-        folder.parent.rmdir()
+    with locked(folder.parent, "an API server", create=False):
+        ApiServer(folder, detached=True).stop()
+        if folder.parent.exists() and not any(folder.parent.iterdir()):
+            folder.parent.rmdir()
 
 
 def _tools_record(folder: Path) -> Path:

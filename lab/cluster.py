@@ -1,15 +1,14 @@
 """The whole lab: up, down, and what is in it."""
 
 import dataclasses
-import fcntl
 import json
 import os
 import shutil
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +16,9 @@ from lab import apt, binaries, cgroups, hosts, libvirtd, pki, services
 from lab.controlplane import ADMIN, ControlPlane
 from lab.errors import LabError
 from lab.layout import CONTROL, CONTROL_ADDRESS, WORLD, HostPlan, Layout, node_names, plan_hosts
+from lab.locking import locked
 from lab.probe import is_ready
-from lab.progress import say, step
+from lab.progress import step
 from lab.teardown import end_processes
 
 AGENT_GROUP = "kumulus:nodes"
@@ -193,28 +193,5 @@ def _free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-@contextmanager
-def _locked(layout: Layout, *, create: bool = True) -> Iterator[None]:
-    """One `up` or `down` at a time per lab: a lock on the folder itself, which leaves no file behind."""
-    while True:
-        if create:
-            layout.run.mkdir(parents=True, exist_ok=True, mode=0o755)
-        elif not layout.run.exists():
-            yield
-            return
-        try:
-            descriptor = os.open(layout.run, os.O_RDONLY | os.O_DIRECTORY)
-        except FileNotFoundError:
-            continue
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say(f"  another command works on lab {layout.name!r}; waiting for it")
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            # A `down` that held the lock has removed the folder meanwhile.
-            if layout.run.exists() and os.stat(layout.run).st_ino == os.fstat(descriptor).st_ino:  # noqa: PTH116  # beside fstat
-                yield
-                return
-        finally:
-            os.close(descriptor)
+def _locked(layout: Layout, *, create: bool = True) -> AbstractContextManager[None]:
+    return locked(layout.run, f"lab {layout.name!r}", create=create)
