@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import select
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -111,9 +113,13 @@ async def test_bindings_change_without_a_restart_and_outlive_the_agent(world: Wo
     assert dnsmasq_pid(node, net.uid) == pid
     assert ask(guest, world.directory)["ip"] == "10.0.1.20"
 
-    os.kill(pid, 9)
-    while Path(f"/proc/{pid}/stat").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
-        pass
+    process = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(process, signal.SIGKILL)
+        # Readable once it has ended, whether or not somebody has reaped it.
+        assert select.select([process], [], [], 10)[0]
+    finally:
+        os.close(process)
     report = await node.dataplane.reconcile(cloud.desired(node.underlay_ip))
     assert [each for each in report.operations if "Dhcp" in each] == [f"StartDhcp {child(net.uid)}"]
     assert ask(guest, world.directory)["ip"] == "10.0.1.20"
