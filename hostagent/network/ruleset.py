@@ -44,6 +44,8 @@ BRIDGE_COLLECTIONS = {
     "zones": Collection(("ifname",), "mark"),
     "infra": Collection(("ifname",)),
     "uplinks": Collection(("ifname",)),
+    # Uplinks of the networks whose DHCP server is this node.
+    "served": Collection(("ifname",)),
     "servers": Collection(("ifname",), "ether_addr"),
     "dhcp": Collection(("ifname",), "ether_addr"),
     "forged": Collection(("ifname", "ether_addr")),
@@ -72,6 +74,7 @@ BRIDGE_CHAINS = {
             "ether type != { arp, ip, ip6 } drop",
             f"ip daddr {{ {METADATA_RANGE}, {METADATA_ADDRESS} }} drop",
             f"ip saddr {METADATA_RANGE} drop",
+            "iifname @served udp sport 67 udp dport 68 drop",
             f"meta mark set {UPLINK:#x}",
             "accept",
         )

@@ -72,6 +72,8 @@ def _network(bridge: _Elements, inet: _Elements, network: Network, uplink_name: 
         bridge.add("uplinks", uplink_name)
         bridge.add("marks", uplink_name, value=str(ruleset.UPLINK))
         bridge.add("forged", uplink_name, mac)
+        if has_dhcp(network):
+            bridge.add("served", uplink_name)
     inet.add("zones", names.bridge(network.uid), value=str(numbers.zones[names.bridge(network.uid)]))
 
 

@@ -9,14 +9,15 @@ import socket
 import struct
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import network_frames as frames
 import pytest
 from network_desired import AddressPair, Cloud, network, port
-from network_world import Guest, World
+from network_world import Guest, World, within
 
 from hostagent.network.addresses import link_local
+from hostagent.network.model import NetworkType
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces"),
@@ -185,6 +186,29 @@ async def test_a_port_without_port_security_may_forge_but_not_be_the_server(worl
         assert await received(sender, heard, udp(OTHER, "10.0.7.7")) == 1
         assert await received(sender, heard, udp(SERVER, "10.0.1.2")) == 0
         assert await received(sender, heard, frames.tagged(udp(OTHER, "10.0.7.7"), 5)) == 0, "past its rules"
+
+
+@pytest.mark.parametrize(("dhcp", "heard"), [(True, 0), (False, 1)])
+async def test_a_dhcp_server_on_the_provider_s_wire_is_heard_only_where_it_is_the_server(
+    world: World, dhcp: bool, heard: int
+) -> None:
+    node = world.node("one")
+    net = network("public")
+    subnet = replace(net.subnets[0], dhcp=dhcp)
+    net = replace(net, type=NetworkType.FLAT, segmentation_id=None, physical_network="public", subnets=(subnet,))
+    cloud = Cloud([net])
+    near = cloud.place(port("near", net, "10.0.1.11", NEAR, "open"), node.underlay_ip)
+    assert (await node.dataplane.reconcile(cloud.desired(node.underlay_ip))).ok
+    guest = await node.boot(near.uid, NEAR)
+
+    def on_the_wire() -> socket.socket:
+        made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+        made.bind(("public", 0))
+        return made
+
+    with within(world.switch_path, on_the_wire) as wire, guest.raw_socket() as receiver:
+        assert await received(wire, receiver, udp(OTHER, "10.0.1.200")) == 1
+        assert await received(wire, receiver, udp(OTHER, "10.0.1.200", 67, 68)) == heard
 
 
 async def test_a_device_without_rules_passes_nothing(world: World) -> None:
