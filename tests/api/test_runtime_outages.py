@@ -187,7 +187,7 @@ async def test_a_leader_that_gets_no_answer_ends_before_another_begins(
     line, clock = Line(apiserver, tmp_path), asyncio.get_running_loop().time
     async with line.open() as url:
         through._api.configuration.host = url
-        lease = Lease(through, namespace, "leader", "first", duration=3, renew_every=0.2)
+        lease = Lease(through, namespace, "leader", "first", duration=6, renew_every=0.2)
         await lease.acquire()
         holding = asyncio.create_task(lease.hold())
         await asyncio.sleep(0.5)  # some renewals
@@ -196,7 +196,7 @@ async def test_a_leader_that_gets_no_answer_ends_before_another_begins(
         began = clock()
         with pytest.raises(LostLease, match="could not be renewed"):
             await asyncio.wait_for(holding, 10)
-        assert clock() - began < 2.5, "another replica may lead after 3 s"
+        assert clock() - began < 5.5, "another replica may lead after 6 s"
         waiting = asyncio.create_task(Lease(through, namespace, "leader", "second", duration=0.9).acquire())
         await until(lambda: line.refused > 2)
         line.mend()
