@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -56,6 +58,24 @@ async def test_watches_fill_the_cache_and_wake_the_controller(client: Client, na
         await until(lambda: (cache.get("after", namespace) or {}).get("data") == {"x": "2"})
         await other.delete(CONFIG_MAP, "after", namespace)
         await until(lambda: cache.get("after", namespace) is None)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_signal_is_heeded_at_once(client: Client, namespace: str) -> None:
+    """By the process, not by kopf, which would first wait 5 s for tasks that are not its own."""
+    cluster = Cluster(client)
+    cache = cluster.watch(CONFIG_MAP, namespace=namespace)
+    process = Process(cluster, [Controller("test", lambda key: asyncio.sleep(0))])
+    task = asyncio.create_task(process.run())
+    try:
+        await process.ready.wait()
+        await Cluster(client).create(CONFIG_MAP, config_map(namespace, "watched"))
+        await until(lambda: cache.get("watched", namespace) is not None)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await until(process._stop.is_set, 2)
+        await task
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
