@@ -24,7 +24,13 @@ async def write_status(
     meta = resource.metadata
     seen = meta.resource_version if only_if_unchanged else None
     return await cluster.patch_status(
-        kind_of(type(resource)), meta.name, meta.namespace, old, _without_empty(status.to_dict()), seen, meta.uid
+        kind_of(type(resource)),
+        meta.name,
+        meta.namespace,
+        old,
+        _without_empty(status.to_dict()),
+        seen,
+        meta.uid or None,
     )
 
 

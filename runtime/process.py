@@ -36,6 +36,8 @@ Task = Callable[[], Awaitable[None]]
 
 _FIRST_COMPARISONS = (2.0, 10.0)
 """Seconds from the start of the watches, and from then on, to the first comparisons with a list."""
+_LIST_AGAIN = 3.0
+"""Seconds, at most, between two tries of a list that all waits for; a new agent's rights come some moments after it."""
 _LISTING_ENDS = 1.0
 """Seconds without a further item after which a list of kopf's is taken to be complete."""
 
@@ -129,6 +131,7 @@ class Process:
                 try:
                     await _relist(self.cluster.client, cache)
                 except ApiError as error:
+                    delay = min(delay, _LIST_AGAIN)
                     log.warning("%s: list failed, next try in %.1f s: %s", cache.kind.kind, delay, error)
                     await asyncio.sleep(delay)
                 else:
