@@ -255,8 +255,14 @@ class Rig:
         await self.until(look, f"the end of Image {name}")
 
     async def events(self, name: str) -> list[dict[str, Any]]:
-        items, _ = await self.client.list(EVENT, self.namespace)
-        return [item for item in items if item["regarding"]["name"] == name]
+        """The Events about an Image, once there are any: they come after the status."""
+        async with asyncio.timeout(20):
+            while True:
+                items, _ = await self.client.list(EVENT, self.namespace)
+                found = [item for item in items if item["regarding"]["name"] == name]
+                if found:
+                    return found
+                await asyncio.sleep(0.05)
 
     async def secrets(self) -> list[dict[str, Any]]:
         return (await self.client.list(SECRET, self.namespace))[0]
