@@ -172,7 +172,12 @@ def test_guest_outlives_libvirtd_and_a_killed_guest_is_seen_at_once(lab: Layout,
     services.wait_ready(lab, "node1/libvirtd", lambda: libvirtd.is_ready(lab, "node1"))
     assert "idle" in run_in(lab, "node1", [*virsh, "list", "--name"])
     # libvirt waits until QEMU is reaped: within this time only if the lab's own init does it.
-    run_in(lab, "node1", [*virsh, "destroy", "idle"], timeout=1.5)
+    try:
+        run_in(lab, "node1", [*virsh, "destroy", "idle"], timeout=1.5)
+    except LabError as error:
+        logs = [lab.log("node1/libvirtd"), lab.node_data("node1") / "log-libvirt/qemu/idle.log"]
+        told = "\n".join(f"{log}:\n{log.read_text()[-2000:]}" for log in logs if log.exists())
+        raise AssertionError(f"{error}\n{told}") from error
     assert "idle" not in run_in(lab, "node1", [*virsh, "list", "--name", "--all"])
 
 
