@@ -25,6 +25,7 @@ Object = dict[str, Any]
 HYPERVISOR = Kind("compute.kumulus.dev", "v1alpha1", "hypervisors", "Hypervisor", namespaced=False)
 """`crds.compute.Hypervisor`, by name: its package's models of users' objects would be 5 MB that an agent never uses."""
 
+_MI = 2**20
 _RETRY_AFTER = 1.0
 LEASE_NAME = "agent"
 LEASE_EVERY = 10.0
@@ -36,7 +37,7 @@ def own_status(
 ) -> Object:
     """The agent's fields of a Hypervisor's status. `disk` in bytes, as the file system of the state directory has."""
     return {
-        "capacity": {"vcpus": host.vcpus, "memory": format_quantity(host.memory), "disk": format_quantity(disk)},
+        "capacity": {"vcpus": host.vcpus, "memory": _readable(host.memory), "disk": _readable(disk)},
         "reserved": {
             "vcpus": settings.reserved_vcpus,
             "memory": format_quantity(settings.reserved_memory),
@@ -54,6 +55,11 @@ def own_status(
         "underlayMTU": mtu,
         "physicalNetworks": sorted(settings.physical_networks),
     }
+
+
+def _readable(size: int) -> str:
+    """Whole mebibytes, rounded down: nobody reads `24684084Ki`."""
+    return format_quantity(size - size % _MI)
 
 
 def disk_size(directory: Path) -> int:
