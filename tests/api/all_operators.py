@@ -166,12 +166,16 @@ def all_operators(apiserver: ApiServer, settings: Settings) -> Background:
 
 
 class Replica:
-    """A `kumulus-operator` process of all operators, with an identity of its own."""
+    """A `kumulus-operator` process, of all operators or of some domains', with an identity of its own."""
 
-    def __init__(self, apiserver: ApiServer, settings: Settings, identity: str, log: Path) -> None:
+    def __init__(
+        self, apiserver: ApiServer, settings: Settings, identity: str, log: Path, domains: Sequence[str] = ()
+    ) -> None:
         self.identity = identity
         self.log = log
         arguments = [f"--kubeconfig={apiserver.user_kubeconfig(*OPERATOR)}", f"--identity={identity}"]
+        if domains:
+            arguments.append(f"--domains={','.join(domains)}")
         with log.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "operators.main", *arguments],
