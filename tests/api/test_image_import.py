@@ -46,13 +46,11 @@ async def test_a_plain_qcow2_is_stored_as_it_is(rig: Rig, tmp_path: Path) -> Non
     assert image.metadata.finalizers == ["image.kumulus.dev/operator"]
     await rig.keeps(f"blobs/{sha256(content)}.qcow2")
     assert [event["reason"] for event in await rig.events("plain")] == ["Imported"]
-    phases = [image.status.phase for image in rig.seen]
-    assert [phase for i, phase in enumerate(phases) if phase not in phases[:i]] == [
-        "Queued",
-        "Saving",
-        "Importing",
-        "Active",
-    ]
+    # A step that is over before it is told is not told: what is seen is in order, and ends as it must.
+    phases = list(dict.fromkeys(image.status.phase for image in rig.seen))
+    steps = [ImagePhase.QUEUED, ImagePhase.SAVING, ImagePhase.IMPORTING, ImagePhase.ACTIVE]
+    assert phases == [phase for phase in steps if phase in phases]
+    assert phases[-1] is ImagePhase.ACTIVE
 
 
 @pytest.mark.parametrize("format", ["raw", "vmdk", "vdi", "vhdx"])
